@@ -1,0 +1,7 @@
+"""python -m seedfold."""
+
+import sys
+
+from seedfold.cli import main
+
+sys.exit(main())

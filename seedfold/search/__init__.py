@@ -1,0 +1,1 @@
+"""Choosing and scoring a population of recipes."""

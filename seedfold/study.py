@@ -1,0 +1,334 @@
+"""The main job: search a population, choose on select, and test once. Reads top to bottom.
+
+A study is one folder: the journal, the recipes, the record, the report. The same call on the same folder resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seedfold import config as settings
+from seedfold import stats, tasks
+from seedfold.engines import open_engine
+from seedfold.errors import UserError
+from seedfold.evaluate import Evaluator, check_room, grade_of
+from seedfold.journal import Journal, Row
+from seedfold.progress import Progress
+from seedfold.recipe import Base, Recipe
+from seedfold.search import racing
+from seedfold.search.population import draw
+from seedfold.search.vote import vote
+from seedfold.splits import Splits, needed, split
+from seedfold.tasks.base import Example, Grade
+
+if TYPE_CHECKING:
+    from seedfold.config import Config
+    from seedfold.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study. `record` is what DIR/record.json holds."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The result lines: base, best single, vote of K, self-consistency of K."""
+        return list(self.record["results"])
+
+    def recipe(self, rank: int = 1) -> Recipe:
+        """The candidate of this rank by shrunken search score; 1 is the best single model."""
+        return Recipe.load(self.folder / "recipes" / f"rank-{rank:02d}.json")
+
+    def __str__(self) -> str:
+        from seedfold.report.lines import result_lines
+
+        return result_lines(self.record)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A population with its rewards on search: (N, examples), NaN where racing did not ask; and the base's (examples,)."""
+
+    population: list[Recipe]
+    rows: list[list[Row | None]]
+    base: list[Row]
+    shrinkage: stats.Shrinkage
+    rounds: list[tuple[int, int]]
+
+    @property
+    def rewards(self) -> np.ndarray:
+        return _matrix(self.rows)
+
+    @property
+    def ranking(self) -> list[int]:
+        """Candidates by shrunken score, the best first; equal ones by their plain mean, then by number."""
+        order = zip(-self.shrinkage.shrunk, -self.shrinkage.mean, range(len(self.population)), strict=True)
+        return [number for _, _, number in sorted(order)]
+
+
+def run(
+    config: Config | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """Run the study of a config, or resume it, and write its folder.
+
+    Args:
+        config: a `Config`, nested mappings of the same shape, or the path of a TOML file.
+        out: the study's folder; by default runs/NAME.
+        progress: where to show how far it is; by default nowhere.
+
+    Raises:
+        UserError: anything that is the user's to mend, in one sentence. What was evaluated is kept.
+    """
+    if isinstance(config, Mapping):
+        config = settings.from_dict(config)
+    elif not isinstance(config, settings.Config):
+        config = settings.load(config)
+    folder = Path(out) if out is not None else Path("runs") / config.name
+    progress = progress or Progress(quiet=True)
+    task = tasks.load(config.task, needed(config.splits))
+    splits = split(task.examples, config.splits, f'task "{config.task.name}"')
+    with Journal.open(folder, config.to_dict()) as journal, _clock(journal) as seconds:
+        progress.say(f"loading {config.model.name}")
+        engine = open_engine(config.model, config.engine)
+        evaluator = Evaluator(engine, task, journal, progress)
+        check_room(evaluator, (*splits.search, *splits.select, *splits.gate, *splits.test))
+        _same_material(journal, engine, evaluator, splits)
+        progress.expect(planned(config))
+        scored = search(evaluator, config, splits.search)
+        members = _members(scored, config, folder)
+        votes, selected = select(evaluator, config, splits.select, scored.base[0].recipe, members)
+        chosen = max(votes, key=lambda line: (line["vote"], -line["k"]))["k"]
+        final = test(evaluator, config, splits.test, members[:chosen])
+        progress.close()
+
+        from seedfold.report.record import build, write
+
+        record = build(config, engine, journal, splits, scored, selected, votes, chosen, final)
+        record["seconds"] = seconds()
+        write(record, folder)
+    return Study(folder, record)
+
+
+def load(folder: str | Path) -> Study:
+    """A finished study, from its folder."""
+    path = Path(folder) / "record.json"
+    try:
+        return Study(Path(folder), json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f'"{folder}" has no record.json; give the folder of a finished study') from None
+    except (OSError, ValueError) as error:
+        raise UserError(f'"{path}" cannot be read ({error}); run the study again to write it anew') from None
+
+
+# Search
+
+
+def search(evaluator: Evaluator, config: Config, examples: Sequence[Example]) -> Scored:
+    """Score the population on the search split, all of it or by racing."""
+    base = Base(config.model.name, config.model.revision, evaluator.engine.fingerprint)
+    source = {"study": config.name, "method": "randopt"}
+    population = draw(config.search, base, evaluator.engine.dtype, source)
+    evaluator.progress.enter("base on search")
+    base_rows = evaluator.greedy(base_recipe(config, evaluator.engine), examples)
+    rows: list[list[Row | None]] = [[None] * len(examples) for _ in population]
+    rounds = rounds_of(config)
+    going = list(range(len(population)))
+    start = 0
+    for number, (count, stop) in enumerate(rounds):
+        if number:
+            going = sorted(_score(config, population, rows, base_rows).ranking[:count])
+        for candidate in going:
+            evaluator.progress.enter(f"search, round {number + 1} of {len(rounds)}" if len(rounds) > 1 else "search")
+            rows[candidate][start:stop] = evaluator.greedy(population[candidate], examples[start:stop])
+        start = stop
+    return _score(config, population, rows, base_rows, rounds)
+
+
+def _score(
+    config: Config,
+    population: list[Recipe],
+    rows: list[list[Row | None]],
+    base: list[Row],
+    rounds: list[tuple[int, int]] | None = None,
+) -> Scored:
+    rewards = _matrix(rows)
+    answered = ~np.isnan(rewards).all(axis=0)
+    groups = [config.search.sigmas.index(abs(recipe.terms[0].scale)) for recipe in population]
+    return Scored(population, rows, base, stats.shrink(rewards[:, answered], groups), rounds or [])
+
+
+def _matrix(rows: Sequence[Sequence[Row | None]]) -> np.ndarray:
+    """Rewards, (candidates, examples), NaN where a candidate was not asked."""
+    return np.array([[np.nan if row is None else row.reward for row in line] for line in rows])
+
+
+def rounds_of(config: Config) -> list[tuple[int, int]]:
+    """(candidates, examples answered) round by round; one round without racing."""
+    count, examples = config.search.candidates, config.splits.search
+    if not config.search.racing:
+        return [(count, examples)]
+    return racing.schedule(count, examples, config.search.block, config.search.keep, max(config.search.votes))
+
+
+def base_recipe(config: Config, engine: Engine) -> Recipe:
+    """The base, as a recipe without terms."""
+    return Recipe(Base(config.model.name, config.model.revision, engine.fingerprint), dtype=engine.dtype)
+
+
+def _members(scored: Scored, config: Config, folder: Path) -> list[Recipe]:
+    """The candidates that may vote, the best first; their recipes are written to the folder."""
+    members = [scored.population[number] for number in scored.ranking[: max(config.search.votes)]]
+    for rank, recipe in enumerate(members, 1):
+        recipe.save(folder / "recipes" / f"rank-{rank:02d}.json")
+    return members
+
+
+# Select
+
+
+def select(
+    evaluator: Evaluator, config: Config, examples: Sequence[Example], base: str, members: Sequence[Recipe]
+) -> tuple[list[dict[str, Any]], dict[str, list[Row]]]:
+    """Votes of each size K beside self-consistency of the base with K samples; and the rows of base and members."""
+    largest = max(config.search.votes)
+    evaluator.progress.enter("select: members of the vote")
+    rows = {recipe.key: evaluator.greedy(recipe, examples) for recipe in members}
+    evaluator.progress.enter("select: base")
+    recipe = base_recipe(config, evaluator.engine)
+    rows[base] = evaluator.greedy(recipe, examples)
+    evaluator.progress.enter("select: self-consistency of the base")
+    samples = evaluator.sampled(recipe, examples, largest, config.engine.temperature, config.engine.top_p)
+    lines = []
+    for k in sorted(set(config.search.votes)):
+        voted = vote_of([rows[recipe.key] for recipe in members[:k]])
+        consistent = vote_of([[row[j] for row in samples] for j in range(k)])
+        lines.append(
+            {
+                "k": k,
+                "split": "select",
+                "vote": mean(voted),
+                "vote_ci95": interval(voted, config),
+                "self_consistency": mean(consistent),
+                "self_consistency_ci95": interval(consistent, config),
+            }
+        )
+    return lines, rows
+
+
+# Test
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A method's answers to the test split: one grade per example, all rows behind it, and the recipes used."""
+
+    method: str
+    kind: str
+    k: int
+    grades: list[Grade]
+    rows: list[Row]
+    recipes: list[Recipe]
+
+
+def test(evaluator: Evaluator, config: Config, examples: Sequence[Example], members: Sequence[Recipe]) -> list[Outcome]:
+    """Everything that is reported, answered once on the test split."""
+    k = len(members)
+    evaluator.progress.enter("test: base")
+    recipe = base_recipe(config, evaluator.engine)
+    base = evaluator.greedy(recipe, examples)
+    evaluator.progress.enter("test: members of the vote")
+    rows = [evaluator.greedy(member, examples) for member in members]
+    evaluator.progress.enter("test: self-consistency of the base")
+    sampled = evaluator.sampled(recipe, examples, k, config.engine.temperature, config.engine.top_p)
+    samples = [[row[j] for row in sampled] for j in range(k)]
+    return [
+        Outcome("base", "base", 1, [grade_of(row) for row in base], base, [recipe]),
+        Outcome("best single", "single", 1, [grade_of(row) for row in rows[0]], rows[0], [members[0]]),
+        Outcome(f"vote of {k}", "vote", k, vote_of(rows), [row for line in rows for row in line], list(members)),
+        Outcome(
+            f"self-consistency of {k}",
+            "self-consistency",
+            k,
+            vote_of(samples),
+            [row for line in samples for row in line],
+            [recipe],
+        ),
+    ]
+
+
+def vote_of(voters: Sequence[Sequence[Row]]) -> list[Grade]:
+    """The vote on each example; `voters` hold one row per example, the best voter first."""
+    return [vote([grade_of(row) for row in answers]) for answers in zip(*voters, strict=True)]
+
+
+def mean(grades: Sequence[Grade]) -> float:
+    return float(np.mean([grade.strict for grade in grades]))
+
+
+def interval(grades: Sequence[Grade], config: Config) -> list[float]:
+    """Interval of the mean strict reward: Wilson's for right-or-wrong rewards, else bootstrap."""
+    rewards = [grade.strict for grade in grades]
+    if set(rewards) <= {0.0, 1.0}:
+        return list(stats.wilson(round(sum(rewards)), len(rewards), config.stats.level))
+    return list(stats.bootstrap_mean(rewards, config.stats.level, config.stats.resamples, config.stats.seed))
+
+
+def planned(config: Config) -> int:
+    """How many answers the study asks for, at most: the size of the vote on test is not known before."""
+    n, s, largest = config.search.candidates, config.splits, max(config.search.votes)
+    scoring = racing.evaluations(rounds_of(config)) if config.search.racing else n * s.search
+    return scoring + s.search + (2 * largest + 1) * (s.select + s.test)
+
+
+# What a folder is bound to, besides its config
+
+
+def _same_material(journal: Journal, engine: Engine, evaluator: Evaluator, splits: Splits) -> None:
+    """Refuse to go on with another model, other data or another reward than the journal was made with."""
+    prompts = [
+        (name, [(example.id, evaluator.prompt(example).tokens) for example in getattr(splits, name)])
+        for name in ("search", "select", "gate", "test")
+    ]
+    material = {
+        "model": engine.fingerprint,
+        "examples and prompts": hashlib.blake2b(repr(prompts).encode(), digest_size=16).hexdigest(),
+        "reward": evaluator.task.digest,
+    }
+    known = journal.noted("material") if journal.count() else None
+    if known is None:
+        journal.note("material", material)
+        return
+    for name, value in material.items():
+        if known.get(name) != value:
+            raise UserError(
+                f'the {name} changed since folder "{journal.folder}" was begun (then {known.get(name)}, now {value}); '
+                "put back what was there, or start in a new folder"
+            )
+
+
+@contextmanager
+def _clock(journal: Journal) -> Iterator[Callable[[], float]]:
+    """Add the time spent to the journal's, however this ends; gives the seconds of all runs together."""
+    start, before = time.monotonic(), journal.noted("seconds", 0.0)
+
+    def seconds() -> float:
+        return float(before + time.monotonic() - start)
+
+    try:
+        yield seconds
+    finally:
+        journal.note("seconds", seconds())

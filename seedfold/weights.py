@@ -1,0 +1,233 @@
+"""A model's weights: their names and shapes, the resident base, rebuilding any recipe from it, and looking at the step.
+
+The live parameters are always rebuilt from the base, never changed from what they were, so nothing drifts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+
+from seedfold.errors import UserError
+from seedfold.noise import Segment
+from seedfold.noise.torch import perturbation, rebuild
+from seedfold.recipe import Recipe, Term
+
+CHUNK = 2**22
+"""Weights handled at once where a float32 or float64 copy is needed: 16 or 32 MiB."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the checkpoint: its name there, its full shape, its dtype ("bfloat16", "float32", "float16")."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def segment(self, start: int = 0, stop: int | None = None) -> Segment:
+        """Flat indices [start, stop) of the tensor; by default all of it."""
+        length = (self.numel if stop is None else stop) - start
+        return Segment(self.name, start, rows=1, row_length=length, row_stride=length, shape=self.shape)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a recipe does to one tensor.
+
+    changed: share of the weights whose value differs from the base's. cosine: between the intended step (float32) and
+    the realised one (after rounding to the dtype); nan where one of them is zero. intended, realised: root mean square.
+    """
+
+    tensor: str
+    weights: int
+    changed: float
+    cosine: float
+    intended: float
+    realised: float
+
+
+class Weights:
+    """The parameters of a model and a copy of their pretrained values, the base.
+
+    Args:
+        model: any `torch.nn.Module` whose parameter names are those of its checkpoint. Tied parameters count once,
+            under the first of their names. Only floating-point parameters take part; the others are left alone.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._live: dict[str, torch.Tensor] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.is_floating_point():
+                if not parameter.is_contiguous():
+                    parameter.data = parameter.data.contiguous()
+                self._live[name] = parameter.detach().view(-1)
+        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        self.tensors: dict[str, Tensor] = {
+            name: Tensor(name, shapes[name], str(live.dtype).removeprefix("torch."))
+            for name, live in self._live.items()
+        }
+        self._base = {name: live.clone() for name, live in self._live.items()}
+        self._rms: dict[str, float] = {}
+        self._changed: set[str] = set()
+        self.fingerprint = fingerprint((self.tensors[name], base) for name, base in self._base.items())
+
+    def base(self, name: str) -> torch.Tensor:
+        """The pretrained values of a tensor, flat; not to be written to."""
+        return self._base[name]
+
+    def live(self, name: str) -> torch.Tensor:
+        """The current values of a tensor, flat."""
+        return self._live[name]
+
+    def become(self, recipe: Recipe | None) -> None:
+        """Rebuild the live weights of the recipe from the base; None is the base.
+
+        Raises:
+            UserError: a recipe of another base (both fingerprints are named), of another dtype, or whose patterns match
+                no tensor.
+        """
+        steps = {} if recipe is None else self.steps(recipe)
+        for name in self._changed - steps.keys():
+            self._live[name].copy_(self._base[name])
+        self._changed = set(steps)  # before writing: a rebuild cut short leaves nothing that looks like the base
+        for name, terms in steps.items():
+            assert recipe is not None
+            rebuild(
+                self._base[name],
+                self._live[name],
+                self.tensors[name].segment(),
+                terms,
+                rounding=recipe.rounding,
+                dither_seed=recipe.dither_seed,
+            )
+
+    def steps(self, recipe: Recipe) -> dict[str, list[Term]]:
+        """Tensor name -> terms with absolute scales, for the tensors that the recipe perturbs."""
+        if recipe.base.fingerprint != self.fingerprint:
+            raise UserError(
+                f"the recipe is on base {recipe.base.fingerprint} ({recipe.base.name}, {recipe.dtype}), but the loaded "
+                f"model is {self.fingerprint}; load the recipe's base in its dtype"
+            )
+        if not recipe.terms:
+            return {}
+        names = selected(self.tensors, recipe.include, recipe.exclude)
+        if recipe.scale == "absolute":
+            return {name: list(recipe.terms) for name in names}
+        return {name: [Term(f, s, scale * self.rms(name)) for f, s, scale in recipe.terms] for name in names}
+
+    def rms(self, name: str) -> float:
+        """Root mean square of a tensor of the base, summed in float64."""
+        if name not in self._rms:
+            squares = math.fsum(part.double().square_().sum().item() for part in self._base[name].split(CHUNK))
+            self._rms[name] = math.sqrt(squares / max(1, self._base[name].numel()))
+        return self._rms[name]
+
+    def checksum(self) -> str:
+        """Fingerprint of the live weights: equal to `fingerprint` exactly when they are the base's."""
+        return fingerprint((self.tensors[name], live) for name, live in self._live.items())
+
+    def inspect(self, recipe: Recipe) -> list[Step]:
+        """What the recipe does to each tensor it perturbs, compared with what it intends. The live weights stay."""
+        report = []
+        for name, terms in self.steps(recipe).items():
+            changed, dot, intended_squares, realised_squares = 0, 0.0, 0.0, 0.0
+            tensor, base = self.tensors[name], self._base[name]
+            for start in range(0, tensor.numel, CHUNK):
+                part = base[start : start + CHUNK]
+                segment = tensor.segment(start, start + part.numel())
+                new = torch.empty_like(part)
+                rebuild(part, new, segment, terms, rounding=recipe.rounding, dither_seed=recipe.dither_seed)
+                changed += int((new != part).sum())
+                realised = new.double() - part.double()
+                intended = perturbation(segment, terms, device=part.device).double()
+                dot += float(realised @ intended)
+                intended_squares += float(intended @ intended)
+                realised_squares += float(realised @ realised)
+            norms = math.sqrt(intended_squares) * math.sqrt(realised_squares)
+            count = max(1, tensor.numel)
+            report.append(
+                Step(
+                    tensor=name,
+                    weights=tensor.numel,
+                    changed=changed / count,
+                    cosine=dot / norms if norms else math.nan,
+                    intended=math.sqrt(intended_squares / count),
+                    realised=math.sqrt(realised_squares / count),
+                )
+            )
+        return report
+
+
+def selected(tensors: Mapping[str, Tensor], include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """Names that match a pattern of include and none of exclude, in the model's order."""
+    names = [
+        name
+        for name in tensors
+        if any(fnmatchcase(name, pattern) for pattern in include)
+        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+    ]
+    if not names:
+        some = ", ".join(list(tensors)[:3])
+        raise UserError(
+            f"patterns include={list(include)} exclude={list(exclude)} leave no tensor to perturb; "
+            f"tensors here are named like {some}"
+        )
+    return names
+
+
+def fingerprint(tensors: Iterable[tuple[Tensor, torch.Tensor]]) -> str:
+    """32 hex digits that stand for weights: a BLAKE2b digest over names, shapes, dtypes and bytes, in order of names."""
+    whole = hashlib.blake2b(digest_size=16)
+    for tensor, values in sorted(tensors, key=lambda pair: pair[0].name):
+        whole.update(f"{tensor.name}\0{tensor.shape}\0{tensor.dtype}\0".encode())
+        part = hashlib.blake2b(digest_size=32)
+        for chunk in values.detach().view(-1).split(CHUNK):
+            part.update(chunk.cpu().view(torch.uint8).numpy())
+        whole.update(part.digest())
+    return whole.hexdigest()
+
+
+def sketch(recipe: Recipe, weights: Weights, samples: int = 2**20) -> torch.Tensor:
+    """The recipe's intended step at evenly spread runs of 128 weights, scaled so that inner products estimate the whole.
+
+    Args:
+        recipe: on the base of `weights`.
+        weights: gives the tensors and, for "rms" scales, their root mean squares.
+        samples: about how many weights to look at; all of them when the model has no more.
+
+    Returns:
+        float32 tensor. For two recipes over the same tensors, `sketch(a) @ sketch(b)` estimates the inner product of
+        their full steps, with a relative error of about 1 / sqrt(samples) of the product of their norms.
+    """
+    steps = weights.steps(recipe)
+    total = sum(weights.tensors[name].numel for name in steps)
+    share = min(1.0, samples / max(1, total))
+    parts = []
+    for name, terms in steps.items():
+        tensor = weights.tensors[name]
+        part = [perturbation(tensor.segment(*run), terms) for run in _runs(tensor.numel, share)]
+        if part:
+            seen = torch.cat(part)
+            # Tensor by tensor: of a small one a larger share is seen, and its weights are often of another size.
+            parts.append(seen * math.sqrt(tensor.numel / max(1, seen.numel())))
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _runs(numel: int, share: float, run: int = 128) -> Iterator[tuple[int, int]]:
+    if share >= 1.0:
+        yield 0, numel
+        return
+    count = max(1, min(round(numel * share / run), numel // run))
+    for k in range(count):
+        start = k * (numel // count) // run * run
+        yield start, min(numel, start + run)

@@ -1,0 +1,52 @@
+"""docs/tasks.md shows the prompts as they are, and its two worked examples run."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedfold import tasks
+from seedfold.config import Task as Settings
+from seedfold.tasks import arithmetic, countdown, gsm8k, reasoning_gym
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+QUOTED = " ".join(re.sub(r"^> ?", "", GUIDE, flags=re.MULTILINE).split())
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        arithmetic.INSTRUCTION.format(problem="47 + 85"),
+        gsm8k.INSTRUCTION,
+        countdown.INSTRUCTION.format(numbers="13, 19, 90", target=58),
+        reasoning_gym.INSTRUCTION,
+    ],
+)
+def test_prompts_are_quoted(prompt: str) -> None:
+    assert " ".join(prompt.split()) in QUOTED
+
+
+def blocks(language: str, heading: str) -> list[str]:
+    section = GUIDE.partition(heading)[2].partition("\n### ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("heading", "text", "grade"),
+    [
+        ("## Your own task in ten lines", "It is Paris.", (0, 1, "it is paris")),
+        ("### A reward from TRL, unchanged", "Six times seven.\n\\boxed{42}", (1, 1, "\\boxed{42}")),
+    ],
+)
+def test_worked_examples_run(
+    heading: str, text: str, grade: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = tomllib.loads(blocks("toml", heading)[0])["task"]
+    Path(settings["path"]).write_text(blocks("json", heading)[0], encoding="utf-8")
+    Path(settings["reward"].partition(":")[0]).write_text(blocks("python", heading)[0], encoding="utf-8")
+    task = tasks.load(Settings(**settings), 1)
+    found = task.grade(text, task.examples[0])
+    assert (found.strict, found.lenient, found.answer) == grade

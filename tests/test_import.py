@@ -1,0 +1,48 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "transformers", "numpy", "scipy", "vllm", "ray", "datasets", "safetensors"}
+
+
+def loaded_by(statement):
+    """(names of top-level modules loaded, seconds) of a statement in a fresh process."""
+    source = f"import sys, time; t = time.perf_counter(); {statement}; t = time.perf_counter() - t\n"
+    source += "import json; print(json.dumps([sorted({name.split('.')[0] for name in sys.modules}), t]))"
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names, seconds = json.loads(done.stdout)
+    return set(names), seconds
+
+
+@pytest.mark.parametrize(
+    "module", ["seedfold", "seedfold.config", "seedfold.recipe", "seedfold.noise", "seedfold.journal"]
+)
+def test_heavy_libraries_load_when_they_are_first_needed(module):
+    names, _ = loaded_by(f"import {module}")
+    assert not names & HEAVY
+
+
+def test_the_package_imports_in_under_half_a_second():
+    best = min(loaded_by("import seedfold")[1] for _ in range(3))
+    assert best < 0.5
+
+
+def test_what_the_package_offers_is_there():
+    import seedfold
+
+    start = time.perf_counter()
+    for name in seedfold.__all__:
+        assert getattr(seedfold, name) is not None
+    assert time.perf_counter() - start < 60
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        seedfold.nothing_like_it  # noqa: B018

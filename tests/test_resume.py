@@ -1,0 +1,84 @@
+"""A study that is killed, again and again, ends as one that never was."""
+
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from seedfold.report.record import TIMES
+
+CONFIG = """
+name = "killed"
+[splits]
+search = 24
+select = 16
+test = 16
+[search]
+candidates = 10
+sigmas = [2e-3, 4e-3]
+votes = [2, 4]
+racing = true
+block = 8
+[engine]
+batch = 16
+[stats]
+resamples = 500
+"""
+KILLS = 10
+
+
+def command(config: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "seedfold", "run", str(config), "--out", str(out)]
+
+
+def recorded(folder: Path) -> int:
+    """Evaluations in the journal so far, 0 before there is one."""
+    path = folder / "journal.sqlite"
+    if not path.exists():
+        return 0
+    with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as database:
+        return int(database.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+
+
+def kill_at(config: Path, out: Path, goal: int, delay: float) -> None:
+    """Start the study and kill it `delay` seconds after its journal holds `goal` evaluations."""
+    process = subprocess.Popen(command(config, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while recorded(out) < goal:
+        assert process.poll() is None, "the study ended before it could be killed"
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def outcome(folder: Path) -> tuple[dict[str, object], dict[str, str], list[tuple[object, ...]]]:
+    """The record without its times, the recipes, and every evaluation."""
+    record = json.loads((folder / "record.json").read_text())
+    for name in TIMES:
+        del record[name]
+    recipes = {path.name: path.read_text() for path in (folder / "recipes").iterdir()}
+    with sqlite3.connect(folder / "journal.sqlite") as database:
+        rows = database.execute("SELECT * FROM evaluations ORDER BY recipe, example, sample").fetchall()
+    return record, recipes, rows
+
+
+def test_ten_kills_change_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(CONFIG)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(config, whole), check=True, capture_output=True)
+    total = recorded(whole)
+    moments = random.Random(7)
+    before = []
+    for goal in sorted(moments.randrange(total - 20) for _ in range(KILLS)):
+        goal = max(goal, recorded(killed))
+        kill_at(config, killed, goal, moments.random() * 0.3)
+        before.append(recorded(killed))
+    assert before == sorted(before), "a kill lost evaluations"
+    assert not (killed / "record.json").exists()
+    subprocess.run(command(config, killed), check=True, capture_output=True)
+    assert outcome(killed) == outcome(whole)
