@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 
@@ -56,6 +57,19 @@ class Step:
     realised: float
 
 
+@dataclass(frozen=True)
+class Part:
+    """A piece of a checkpoint tensor where an engine holds it.
+
+    segment: which weights of the tensor. live: the current values, flat and contiguous, a view of the engine's own storage.
+    base: their pretrained values, flat; never written to.
+    """
+
+    segment: Segment
+    live: torch.Tensor
+    base: torch.Tensor
+
+
 class Weights:
     """The parameters of a model and a copy of their pretrained values, the base.
 
@@ -65,29 +79,64 @@ class Weights:
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self._live: dict[str, torch.Tensor] = {}
+        live: dict[str, torch.Tensor] = {}
         for name, parameter in model.named_parameters():
             if parameter.is_floating_point():
                 if not parameter.is_contiguous():
                     parameter.data = parameter.data.contiguous()
-                self._live[name] = parameter.detach().view(-1)
+                live[name] = parameter.detach().view(-1)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        self.tensors: dict[str, Tensor] = {
-            name: Tensor(name, shapes[name], str(live.dtype).removeprefix("torch."))
-            for name, live in self._live.items()
+        tensors = {
+            name: Tensor(name, shapes[name], str(values.dtype).removeprefix("torch.")) for name, values in live.items()
         }
-        self._base = {name: live.clone() for name, live in self._live.items()}
+        parts = [Part(tensors[name].segment(), values, values.clone()) for name, values in live.items()]
+        self._hold(tensors, parts)
+
+    @classmethod
+    def of_parts(cls, tensors: Mapping[str, Tensor], parts: Sequence[Part], fingerprint: str = "") -> Weights:
+        """The weights of an engine that fuses, splits or pads tensors.
+
+        Args:
+            tensors: checkpoint name -> tensor, all of the model's.
+            parts: the pieces that are held here; a tensor may have several, or none.
+            fingerprint: of the whole model, for an engine that holds only some of it; else it is computed.
+        """
+        weights = cls.__new__(cls)
+        weights._hold(dict(tensors), list(parts), fingerprint)
+        return weights
+
+    def _hold(self, tensors: dict[str, Tensor], parts: list[Part], known: str = "") -> None:
+        self.tensors = tensors
+        self._parts: dict[str, list[Part]] = {name: [] for name in tensors}
+        for part in parts:
+            self._parts[part.segment.tensor].append(part)
         self._rms: dict[str, float] = {}
         self._changed: set[str] = set()
-        self.fingerprint = fingerprint((self.tensors[name], base) for name, base in self._base.items())
+        self._kernels: dict[tuple[str, ...], Any] = {}
+        self.fingerprint = known or fingerprint((tensor, self.base(name)) for name, tensor in tensors.items())
+
+    def parts(self, name: str) -> list[Part]:
+        """The pieces of a tensor that are held here."""
+        return self._parts[name]
 
     def base(self, name: str) -> torch.Tensor:
-        """The pretrained values of a tensor, flat; not to be written to."""
-        return self._base[name]
+        """The pretrained values of a whole tensor, flat; not to be written to."""
+        return self._whole(name, [part.base for part in self._parts[name]])
 
     def live(self, name: str) -> torch.Tensor:
-        """The current values of a tensor, flat."""
-        return self._live[name]
+        """The current values of a whole tensor, flat; a view of them where the tensor is held in one piece."""
+        return self._whole(name, [part.live for part in self._parts[name]])
+
+    def _whole(self, name: str, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+        tensor, segments = self.tensors[name], [part.segment for part in self._parts[name]]
+        if len(pieces) == 1 and segments[0].numel == tensor.numel:
+            return pieces[0]
+        if sum(segment.numel for segment in segments) < tensor.numel:
+            raise ValueError(f"only a part of {name} is held here")
+        whole = torch.empty(tensor.numel, dtype=pieces[0].dtype, device=pieces[0].device)
+        for segment, piece in zip(segments, pieces, strict=True):
+            segment.view(whole).copy_(piece.view(segment.rows, segment.row_length))
+        return whole
 
     def become(self, recipe: Recipe | None) -> None:
         """Rebuild the live weights of the recipe from the base; None is the base.
@@ -98,18 +147,35 @@ class Weights:
         """
         steps = {} if recipe is None else self.steps(recipe)
         for name in self._changed - steps.keys():
-            self._live[name].copy_(self._base[name])
+            for part in self._parts[name]:
+                part.live.copy_(part.base)
         self._changed = set(steps)  # before writing: a rebuild cut short leaves nothing that looks like the base
-        for name, terms in steps.items():
-            assert recipe is not None
+        if recipe is None or not steps:
+            return
+        held = [part for name in steps for part in self._parts[name]]
+        if held and held[0].live.is_cuda and self._fused(tuple(steps), held, recipe):
+            return
+        for part in held:
             rebuild(
-                self._base[name],
-                self._live[name],
-                self.tensors[name].segment(),
-                terms,
+                part.base,
+                part.live,
+                part.segment,
+                steps[part.segment.tensor],
                 rounding=recipe.rounding,
                 dither_seed=recipe.dither_seed,
             )
+
+    def _fused(self, names: tuple[str, ...], held: Sequence[Part], recipe: Recipe) -> bool:
+        """Rebuild by the fused kernel, if it knows the recipe's families."""
+        from seedfold.noise import triton
+
+        if not triton.knows(recipe.terms):
+            return False
+        if names not in self._kernels:
+            self._kernels = {names: triton.Rebuilder([(part.segment, part.base, part.live) for part in held])}
+        factors = {name: self.rms(name) for name in names} if recipe.scale == "rms" else None
+        self._kernels[names].rebuild(recipe.terms, factors, rounding=recipe.rounding, dither_seed=recipe.dither_seed)
+        return True
 
     def steps(self, recipe: Recipe) -> dict[str, list[Term]]:
         """Tensor name -> terms with absolute scales, for the tensors that the recipe perturbs."""
@@ -128,20 +194,20 @@ class Weights:
     def rms(self, name: str) -> float:
         """Root mean square of a tensor of the base, summed in float64."""
         if name not in self._rms:
-            squares = math.fsum(part.double().square_().sum().item() for part in self._base[name].split(CHUNK))
-            self._rms[name] = math.sqrt(squares / max(1, self._base[name].numel()))
+            squares = math.fsum(chunk.double().square_().sum().item() for chunk in self.base(name).split(CHUNK))
+            self._rms[name] = math.sqrt(squares / max(1, self.tensors[name].numel))
         return self._rms[name]
 
     def checksum(self) -> str:
         """Fingerprint of the live weights: equal to `fingerprint` exactly when they are the base's."""
-        return fingerprint((self.tensors[name], live) for name, live in self._live.items())
+        return fingerprint((tensor, self.live(name)) for name, tensor in self.tensors.items())
 
     def inspect(self, recipe: Recipe) -> list[Step]:
         """What the recipe does to each tensor it perturbs, compared with what it intends. The live weights stay."""
         report = []
         for name, terms in self.steps(recipe).items():
             changed, dot, intended_squares, realised_squares = 0, 0.0, 0.0, 0.0
-            tensor, base = self.tensors[name], self._base[name]
+            tensor, base = self.tensors[name], self.base(name)
             for start in range(0, tensor.numel, CHUNK):
                 part = base[start : start + CHUNK]
                 segment = tensor.segment(start, start + part.numel())

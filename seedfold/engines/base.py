@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +53,16 @@ class Answer:
     finish: str
 
 
+@dataclass(frozen=True)
+class Job:
+    """A recipe and the prompts it is to answer. `done`: (index, sample) pairs that are known, as in `Engine.generate`."""
+
+    recipe: Recipe
+    prompts: Sequence[Prompt]
+    decoding: Decoding
+    done: frozenset[tuple[int, int]] = frozenset()
+
+
 class Engine(Protocol):
     """Same (recipe, prompt, sample), same answer: whatever is evaluated beside it, before it, or in another run."""
 
@@ -95,6 +105,13 @@ class Engine(Protocol):
         """
         ...
 
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, list[Answer]]]:
+        """Do many jobs, in whatever order and overlap is fastest here: (number of the job, some of its answers).
+
+        Answers come in no particular order. Afterwards the engine is any of the recipes, or the base.
+        """
+        ...
+
     def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """Natural-log probabilities of each token of each continuation, given its prompt, teacher-forced."""
         ...
@@ -110,3 +127,11 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]:
         """Versions, device and numerics, for the record."""
         ...
+
+
+def in_turn(engine: Engine, jobs: Iterable[Job]) -> Iterator[tuple[int, list[Answer]]]:
+    """`Engine.run` for an engine that does one job at a time."""
+    for number, job in enumerate(jobs):
+        engine.become(job.recipe)
+        for answers in engine.generate(job.prompts, job.decoding, job.done):
+            yield number, answers

@@ -18,7 +18,7 @@ import torch
 
 from seedfold import config, export, models
 from seedfold.engines.attention import Masks, install
-from seedfold.engines.base import ALIGN, Answer, Decoding, Prompt
+from seedfold.engines.base import ALIGN, Answer, Decoding, Job, Prompt, in_turn
 from seedfold.engines.cache import aligned, bucket, layer_count, new_cache, shared_prefix
 from seedfold.errors import UserError
 from seedfold.recipe import Recipe
@@ -114,8 +114,12 @@ class TransformersEngine:
         for numbers in _batches([len(prompt.tokens) - 1 for prompt in prompts], size):
             if all((i, sample) in done for i in numbers for sample in decoding.samples):
                 continue
-            with torch.inference_mode():
-                yield self._answer([prompts[i] for i in numbers], numbers, prefix, decoding)
+            with torch.inference_mode():  # not around the yield: the caller's code must not run in this mode
+                answers = self._answer([prompts[i] for i in numbers], numbers, prefix, decoding)
+            yield answers
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, list[Answer]]]:
+        return in_turn(self, jobs)
 
     def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         if len(prompts) != len(continuations):
@@ -166,7 +170,11 @@ class TransformersEngine:
 
     @cached_property
     def exact(self) -> bool:
-        """Whether this machine computes a row alike in any batch: probed with short random texts on the base."""
+        """Whether this machine computes a row alike in any batch: probed with short random texts on the base.
+
+        The engine is left with the recipe it had.
+        """
+        before = self.recipe
         self.become(None)
         draw = np.random.Generator(np.random.PCG64(0))
         vocabulary = self.model.config.get_text_config().vocab_size
@@ -176,11 +184,13 @@ class TransformersEngine:
         decoding = Decoding(ALIGN + 2, temperature=1.0)
         scores = self.logprobs(prompts, tails)
         answers = {answer.index: answer.text for batch in self.generate(prompts, decoding) for answer in batch}
-        return all(
+        alike = all(
             self.logprobs([prompts[i]], [tails[i]])[0] == scores[i]
             and next(self.generate([prompts[i]], decoding))[0].text == answers[i]
             for i in range(0, len(prompts), 6)
         )
+        self.become(before)
+        return alike
 
     def _check_length(self, prompt: int, answer: int) -> None:
         if self.positions and prompt + answer > self.positions:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from seedfold.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 LAST_INDEX = 2**64 - 1
 
@@ -65,3 +69,7 @@ class Segment:
     def numel(self) -> int:
         """Number of weights in the segment."""
         return self.rows * self.row_length
+
+    def view(self, whole: torch.Tensor) -> torch.Tensor:
+        """The segment's weights, (rows, row_length), as a view of the full tensor, given flat."""
+        return whole.as_strided((self.rows, self.row_length), (self.row_stride, 1), whole.storage_offset() + self.start)

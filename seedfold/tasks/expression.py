@@ -160,7 +160,9 @@ def _factors(node: Node) -> tuple[bool, list[str], list[str]]:
     if node.sign in "*/":
         negative, above, below = _factors(node.left)
         other, top, bottom = _factors(node.right)
-        if node.sign == "/":
+        if node.sign == "/" and value(node.right) is None:
+            top, bottom = [], [f"({_spell(node.right, +1)})"]  # turned over, a division by zero would look like none
+        elif node.sign == "/":
             top, bottom = bottom, top
         return negative != other, above + top, below + bottom
     return False, [f"({_spell(node, +1)})"], []

@@ -179,6 +179,22 @@ def test_the_engine_says_whether_the_machine_is_exact(tiny):
     assert described["dtype"] == "float32"
 
 
+def test_describing_the_engine_keeps_the_model_it_is(tiny, recipe_on):
+    engine = tiny("llama")
+    engine.become(recipe_on(engine, (1, 0.1)))
+    changed = engine.weights.checksum()
+    engine.describe()
+    assert engine.weights.checksum() == changed != engine.fingerprint
+
+
+def test_answers_that_are_still_wanted_leave_the_callers_mode_alone(tiny):
+    engine = tiny("llama")
+    pending = engine.generate([Prompt((1, 2, 3), "x"), Prompt(tuple(range(100)), "y")], Decoding(2))
+    next(pending)
+    assert not torch.is_inference_mode_enabled()
+    assert len(list(pending)) == 1
+
+
 # Greedy answers
 
 

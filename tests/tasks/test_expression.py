@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seedfold.tasks import expression
@@ -84,6 +84,7 @@ TREES = st.recursive(
 
 
 @given(TREES)
+@example("(0/(1/0))")
 def test_the_normal_form_is_fixed_and_keeps_value_and_numbers(text: str) -> None:
     node = expression.parse(text)
     again = expression.parse(expression.normal(node))
