@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # set before anything imports Triton: kernels then run in its interpreter
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from seedfold import config
 from seedfold.engines import open_engine
@@ -82,6 +86,12 @@ def tiny_model(kind: str, dtype: torch.dtype = torch.float32, **changes: Any) ->
                 "sliding_window": 8,
                 "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
             },
+        ),
+        # queries and keys normed over each head, the head size not that of the width
+        "qwen3": (
+            hf.Qwen3ForCausalLM,
+            hf.Qwen3Config,
+            {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True},
         ),
         "gpt2": (
             hf.GPT2LMHeadModel,

@@ -55,9 +55,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Job:
-    """A recipe and the prompts it is to answer. `done`: (index, sample) pairs that are known, as in `Engine.generate`."""
+    """A recipe, None for the base, and the prompts it is to answer. `done`: as in `Engine.generate`."""
 
-    recipe: Recipe
+    recipe: Recipe | None
     prompts: Sequence[Prompt]
     decoding: Decoding
     done: frozenset[tuple[int, int]] = frozenset()

@@ -6,7 +6,6 @@ computed by the same instructions whatever stands beside it. `describe()` report
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -20,6 +19,8 @@ from seedfold import config, export, models
 from seedfold.engines.attention import Masks, install
 from seedfold.engines.base import ALIGN, Answer, Decoding, Job, Prompt, in_turn
 from seedfold.engines.cache import aligned, bucket, layer_count, new_cache, shared_prefix
+from seedfold.engines.sampling import choose, draws
+from seedfold.engines.text import Text, encode_chat, end_tokens
 from seedfold.errors import UserError
 from seedfold.recipe import Recipe
 from seedfold.weights import Weights
@@ -56,7 +57,7 @@ class TransformersEngine:
         self._layers = layer_count(model.config)
         self._masks = Masks(model.config, model.dtype)
         self._prefix: tuple[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = ((), [])
-        self._ends = _end_tokens(model, tokenizer)
+        self._ends = end_tokens(model, tokenizer)
 
     @classmethod
     def open(cls, model: config.Model, engine: config.Engine) -> TransformersEngine:
@@ -85,13 +86,7 @@ class TransformersEngine:
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise UserError(
-                f'the tokenizer of model "{self.name}" has no chat template, so messages cannot be written as a prompt; '
-                "use an instruction-tuned model, or put a chat_template.jinja beside its tokenizer"
-            )
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return encode_chat(self.tokenizer, messages, self.name)
 
     def become(self, recipe: Recipe | None) -> None:
         if recipe is not None and not recipe.terms:
@@ -278,7 +273,7 @@ class TransformersEngine:
         cache, slots = self._prefill([prompt.tokens[:-1] for prompt in prompts], prefix)
         # Every prompt is computed once; its samples start from copies.
         rows = [(p, sample) for p in range(len(prompts)) for sample in decoding.samples]
-        texts = [_Text(self.tokenizer, decoding.stop, self._ends) for _ in rows]
+        texts = [Text(self.tokenizer, decoding.stop, self._ends) for _ in rows]
         at = self._padded([p for p, _ in rows])
         _take(cache, at)
         slots = slots[at]
@@ -338,35 +333,6 @@ class TransformersEngine:
         return torch.tensor([*rows, *[rows[0]] * (aligned(len(rows)) - len(rows))], device=self.device)
 
 
-class _Text:
-    """The tokens of one answer so far."""
-
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...], ends: set[int]) -> None:
-        self.tokenizer, self.stop, self.ends = tokenizer, stop, ends
-        self.tokens: list[int] = []
-        self.ended = False
-        # A stop string of n bytes ends in the last token and spans at most n tokens; a few more, so that the window
-        # starts before it, on a whole character.
-        self._window = max((len(text.encode()) for text in stop), default=0) + 4
-
-    def add(self, token: int) -> bool:
-        """Append a token; whether it ends the answer."""
-        self.tokens.append(token)
-        self.ended = token in self.ends
-        if self.stop and not self.ended:
-            tail = self._decode(self.tokens[-self._window :])
-            self.ended = any(text in tail for text in self.stop)
-        return self.ended
-
-    def read(self) -> str:
-        """The answer's text, without special tokens, cut before the first stop string."""
-        text = self._decode(self.tokens)
-        return text[: min((text.find(stop) for stop in self.stop if stop in text), default=len(text))]
-
-    def _decode(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
 def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
     """Numbers of texts, at most `size` at once, that agree in their length up to the next multiple of `BUCKET`."""
     groups: dict[int, list[int]] = {}
@@ -385,38 +351,14 @@ def _take(cache: Any, rows: torch.Tensor) -> None:
 def _picker(
     decoding: Decoding, rows: Sequence[tuple[str, int]]
 ) -> Callable[[torch.Tensor, list[int], int], torch.Tensor]:
-    """How the next tokens are chosen from logits: (places, vocabulary) and the row at each place -> (places,).
-
-    A sampled answer inverts the cumulative distribution at a number of its own: a Philox stream whose key is a digest of
-    the example and the sample number.
-    """
+    """How the next tokens are chosen from logits: (places, vocabulary) and the row at each place -> (places,)."""
     if decoding.temperature == 0:
         return lambda logits, active, step: logits.argmax(-1)
-    draws = np.full((len(rows) + 1, decoding.max_tokens), 0.5)  # the last row serves places without an answer
+    table = np.full((len(rows) + 1, decoding.max_tokens), 0.5)  # the last row serves places without an answer
     for row, (key, sample) in enumerate(rows):
-        digest = hashlib.blake2b(f"{key}\0{sample}".encode(), digest_size=16).digest()
-        stream = np.random.Philox(key=np.frombuffer(digest, dtype=np.uint64))
-        draws[row] = np.random.Generator(stream).random(decoding.max_tokens)
+        table[row] = draws(key, sample, decoding.max_tokens)
 
     def pick(logits: torch.Tensor, active: list[int], step: int) -> torch.Tensor:
-        chances = (logits.float() / decoding.temperature).softmax(-1)
-        tokens = None
-        if decoding.top_p < 1:
-            chances, tokens = torch.sort(chances, dim=-1, descending=True, stable=True)
-        sums = chances.cumsum(-1, dtype=torch.float64)
-        total = sums[:, -1:]
-        if tokens is not None:
-            total = sums.gather(1, (sums < decoding.top_p * total).sum(-1, keepdim=True).clamp_(max=sums.shape[1] - 1))
-        wanted = torch.from_numpy(draws[active, step]).to(sums.device)[:, None] * total
-        found = torch.searchsorted(sums, wanted, right=True).clamp_(max=sums.shape[1] - 1)
-        return (found if tokens is None else tokens.gather(1, found))[:, 0]
+        return choose(logits, torch.from_numpy(table[active, step]).to(logits.device), decoding)
 
     return pick
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    ends: set[int] = set()
-    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
-        tokens = getattr(source, "eos_token_id", None)
-        ends.update(tokens if isinstance(tokens, (list, tuple)) else [] if tokens is None else [tokens])
-    return ends

@@ -1,0 +1,267 @@
+"""`stacked_ops.py` for GPUs: one Triton kernel per function. Shapes, dtypes and meaning are documented there."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+# Keys read at once by one program of `attend`.
+_KEYS = 64
+
+
+def add_norm(hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    rows, width = hidden.shape
+    out = torch.empty_like(hidden)
+    _add_norm[(rows,)](
+        hidden,
+        delta if delta is not None else hidden,
+        weight,
+        out,
+        rows // len(weight),
+        width,
+        eps,
+        ADD=delta is not None,
+        BLOCK=triton.next_power_of_2(width),
+        num_warps=4,
+    )
+    return out
+
+
+@triton.jit
+def _add_norm(hidden, delta, weight, out, rows_per_copy, width, eps, ADD: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    inside = columns < width
+    x = tl.load(hidden + row * width + columns, inside, 0.0)
+    if ADD:
+        x = (x.to(tl.float32) + tl.load(delta + row * width + columns, inside, 0.0).to(tl.float32)).to(x.dtype)
+        tl.store(hidden + row * width + columns, x, inside)
+    wide = x.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(wide * wide, 0) / width + eps)
+    scaling = tl.load(weight + row // rows_per_copy * width + columns, inside, 0.0)
+    normed = (wide * scale).to(x.dtype).to(tl.float32) * scaling.to(tl.float32)
+    tl.store(out + row * width + columns, normed.to(x.dtype), inside)
+
+
+def rope_and_store(qkv, bias, norms, eps, cos, sin, slots, positions, keys, values):  # type: ignore[no-untyped-def]
+    rows = len(qkv)
+    _, key_heads, room, size = keys.shape
+    heads = qkv.shape[1] // size - 2 * key_heads
+    query = torch.empty(rows, heads, size, dtype=qkv.dtype, device=qkv.device)
+    query_norm, key_norm = norms if norms is not None else (qkv, qkv)
+    copies = len(bias) if bias is not None else len(query_norm) if norms is not None else 1
+    _rope_and_store[(rows, heads + 2 * key_heads)](
+        qkv,
+        bias if bias is not None else qkv,
+        query_norm,
+        key_norm,
+        cos,
+        sin,
+        slots,
+        positions,
+        query,
+        keys,
+        values,
+        rows // copies,
+        room,
+        eps,
+        HEADS=heads,
+        KEY_HEADS=key_heads,
+        HALF=size // 2,
+        BIAS=bias is not None,
+        NORM=norms is not None,
+        num_warps=1,
+    )
+    return query
+
+
+@triton.jit
+def _rope_and_store(
+    qkv,
+    bias,
+    query_norm,
+    key_norm,
+    cos,
+    sin,
+    slots,
+    positions,
+    query,
+    keys,
+    values,
+    rows_per_copy,
+    room,
+    eps,
+    HEADS: tl.constexpr,
+    KEY_HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+    BIAS: tl.constexpr,
+    NORM: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    size: tl.constexpr = 2 * HALF
+    width: tl.constexpr = (HEADS + 2 * KEY_HEADS) * size
+    left = tl.arange(0, HALF)
+    source = row * width + head * size + left
+    a = tl.load(qkv + source).to(tl.float32)
+    b = tl.load(qkv + source + HALF).to(tl.float32)
+    if BIAS:
+        added = row // rows_per_copy * width + head * size + left
+        # Rounded to the dtype of the weights, as a bias added by itself would be.
+        a = (a + tl.load(bias + added).to(tl.float32)).to(query.dtype.element_ty).to(tl.float32)
+        b = (b + tl.load(bias + added + HALF).to(tl.float32)).to(query.dtype.element_ty).to(tl.float32)
+    position = tl.load(positions + row).to(tl.int64)
+    slot = tl.load(slots + row).to(tl.int64)
+    if head < HEADS + KEY_HEADS:
+        if NORM:
+            scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / size + eps)
+            norm = query_norm
+            if head >= HEADS:
+                norm = key_norm
+            weight = norm + row // rows_per_copy * size + left
+            a = (a * scale).to(query.dtype.element_ty).to(tl.float32) * tl.load(weight).to(tl.float32)
+            b = (b * scale).to(query.dtype.element_ty).to(tl.float32) * tl.load(weight + HALF).to(tl.float32)
+        cos_a = tl.load(cos + position * size + left).to(tl.float32)
+        cos_b = tl.load(cos + position * size + HALF + left).to(tl.float32)
+        sin_a = tl.load(sin + position * size + left).to(tl.float32)
+        sin_b = tl.load(sin + position * size + HALF + left).to(tl.float32)
+        turned_a = a * cos_a - b * sin_a
+        turned_b = b * cos_b + a * sin_b
+        a = turned_a
+        b = turned_b
+    if head < HEADS:
+        target = query + (row * HEADS + head) * size + left
+    elif head < HEADS + KEY_HEADS:
+        target = keys + ((slot * KEY_HEADS + head - HEADS) * room + position) * size + left
+    else:
+        target = values + ((slot * KEY_HEADS + head - HEADS - KEY_HEADS) * room + position) * size + left
+    tl.store(target, a.to(query.dtype.element_ty))
+    tl.store(target + HALF, b.to(query.dtype.element_ty))
+
+
+def attend(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, lengths: torch.Tensor, scale: float
+) -> torch.Tensor:
+    slots, heads, size = query.shape
+    key_heads, room = keys.shape[1], keys.shape[2]
+    out = torch.empty(slots, heads * size, dtype=query.dtype, device=query.device)
+    group = heads // key_heads
+    _attend[(slots, key_heads)](
+        query,
+        keys,
+        values,
+        lengths,
+        out,
+        scale,
+        room,
+        GROUP=group,
+        QUERIES=max(16, triton.next_power_of_2(group)),  # the least that the matrix units take
+        SIZE=size,
+        KEYS=_KEYS,
+        num_warps=4,
+        num_stages=2,
+    )
+    return out
+
+
+@triton.jit
+def _attend(
+    query,
+    keys,
+    values,
+    lengths,
+    out,
+    scale,
+    room,
+    GROUP: tl.constexpr,
+    QUERIES: tl.constexpr,
+    SIZE: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    slot = tl.program_id(0).to(tl.int64)
+    key_head = tl.program_id(1)
+    key_heads = tl.num_programs(1)
+    length = tl.load(lengths + slot)
+    member = tl.arange(0, QUERIES)
+    lane = tl.arange(0, SIZE)
+    reach = tl.arange(0, KEYS)
+    asked = (slot * key_heads + key_head) * GROUP + member
+    real = (member < GROUP)[:, None]
+    q = tl.load(query + asked[:, None] * SIZE + lane[None, :], real, 0.0)
+    first = (slot * key_heads + key_head) * room * SIZE
+    top = tl.full((QUERIES,), -float("inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    mixed = tl.zeros((QUERIES, SIZE), tl.float32)
+    for start in range(0, length, KEYS):
+        place = start + reach
+        seen = place < length
+        at = first + place[:, None] * SIZE + lane[None, :]
+        k = tl.load(keys + at, seen[:, None], 0.0)
+        v = tl.load(values + at, seen[:, None], 0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        scores = tl.where(seen[None, :], scores, -float("inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))
+        shrink = tl.exp(top - higher)
+        weights = tl.exp(scores - higher[:, None])
+        total = total * shrink + tl.sum(weights, 1)
+        mixed = mixed * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        top = higher
+    mixed = tl.where(length > 0, mixed / tl.where(total > 0, total, 1.0)[:, None], 0.0)
+    tl.store(out + asked[:, None] * SIZE + lane[None, :], mixed.to(out.dtype.element_ty), real)
+
+
+def silu_multiply(gate_up: torch.Tensor) -> torch.Tensor:
+    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+    out = torch.empty(rows, width, dtype=gate_up.dtype, device=gate_up.device)
+    block = min(1024, triton.next_power_of_2(width))
+    _silu_multiply[(rows, triton.cdiv(width, block))](gate_up, out, width, BLOCK=block, num_warps=4)
+    return out
+
+
+@triton.jit
+def _silu_multiply(gate_up, out, width, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < width
+    gate = tl.load(gate_up + row * 2 * width + columns, inside, 0.0)
+    up = tl.load(gate_up + row * 2 * width + width + columns, inside, 0.0).to(tl.float32)
+    wide = gate.to(tl.float32)
+    soft = (wide / (1.0 + tl.exp(-wide))).to(gate.dtype).to(tl.float32)
+    tl.store(out + row * width + columns, (soft * up).to(gate.dtype), inside)
+
+
+def advance(tokens, ends, active, ids, positions, counts, limits, made):  # type: ignore[no-untyped-def]
+    block = 128
+    _advance[(triton.cdiv(len(tokens), block),)](
+        tokens,
+        ends,
+        active,
+        ids,
+        positions,
+        counts,
+        limits,
+        made,
+        len(tokens),
+        made.shape[1],
+        len(ends),
+        BLOCK=block,
+        num_warps=4,
+    )
+
+
+@triton.jit
+def _advance(tokens, ends, active, ids, positions, counts, limits, made, slots, room, n_ends, BLOCK: tl.constexpr):
+    slot = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = slot < slots
+    on = (tl.load(active + slot, inside, 0) != 0) & inside
+    token = tl.load(tokens + slot, inside, 0).to(tl.int32)
+    count = tl.load(counts + slot, inside, 0)
+    tl.store(made + slot.to(tl.int64) * room + count, token, on)
+    tl.store(ids + slot, token, on)
+    tl.store(positions + slot, tl.load(positions + slot, inside, 0) + 1, on)
+    tl.store(counts + slot, count + 1, on)
+    going = count + 1 < tl.load(limits + slot, inside, 0)
+    for number in range(0, n_ends):
+        going = going & (token != tl.load(ends + number).to(tl.int32))
+    tl.store(active + slot, going.to(tl.int32), on)

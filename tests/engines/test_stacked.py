@@ -1,0 +1,226 @@
+"""Several recipes in one pass. The reference is the transformers engine, in float32, where both give the same tokens."""
+
+import pytest
+import torch
+from conftest import IdTokenizer, tiny_model
+
+from seedfold.engines.base import Decoding, Job, Prompt
+from seedfold.engines.stacked import PREFILL, SHARED, StackedEngine
+from seedfold.errors import UserError
+from seedfold.recipe import Base, Recipe, Term
+
+KINDS = ["llama", "qwen2", "qwen3"]
+CHANGES = {"qwen2": {"head_dim": 16}}
+
+
+def stacked(kind, dtype=torch.float32, copies=3, slots=5, device="cpu", tokenizer=None, **changes):
+    model = tiny_model(kind, dtype, **{**CHANGES.get(kind, {}), **changes})
+    return StackedEngine(model, tokenizer or IdTokenizer(), kind, copies=copies, slots=slots, device=device)
+
+
+def texts(count, step=11):
+    return [Prompt(tuple((7 * i + j * j) % 300 for j in range(3 + i * step)), str(i)) for i in range(count)]
+
+
+def jobs_on(recipe_on, engine, prompts, decoding, seeds):
+    return [Job(recipe_on(engine, (seed, 0.05)), prompts, decoding) for seed in seeds]
+
+
+def answers(engine, jobs):
+    found = {}
+    for number, batch in engine.run(jobs):
+        for answer in batch:
+            assert (number, answer.index, answer.sample) not in found
+            found[number, answer.index, answer.sample] = answer
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_answers_are_those_of_the_reference(tiny, recipe_on, kind):
+    reference, engine = tiny(kind, **CHANGES.get(kind, {})), stacked(kind)
+    assert engine.fingerprint == reference.fingerprint
+    jobs = jobs_on(recipe_on, engine, texts(9), Decoding(12), range(5))
+    found = answers(engine, jobs)
+    assert found == answers(reference, jobs)
+    assert len({answer.text for answer in found.values()}) > 30
+
+
+def test_sampled_answers_are_those_of_the_reference(tiny, recipe_on):
+    reference, engine = tiny("llama"), stacked("llama")
+    for top_p in (1.0, 0.8):
+        decoding = Decoding(10, temperature=1.0, top_p=top_p, samples=(1, 4))
+        jobs = jobs_on(recipe_on, engine, texts(6), decoding, range(2))
+        assert answers(engine, jobs) == answers(reference, jobs)
+
+
+def test_greedy_and_sampled_jobs_may_be_mixed(tiny, recipe_on):
+    reference, engine = tiny("llama"), stacked("llama")
+    greedy = jobs_on(recipe_on, engine, texts(4), Decoding(6), [1, 2])
+    sampled = jobs_on(recipe_on, engine, texts(4), Decoding(9, temperature=0.8, samples=(3,)), [1])
+    jobs = [greedy[0], sampled[0], greedy[1]]
+    assert answers(engine, jobs) == answers(reference, jobs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_answer_is_the_same_in_any_company(recipe_on, dtype):
+    engine = stacked("qwen2", dtype)
+    prompts, decoding = texts(12), Decoding(14)
+    jobs = jobs_on(recipe_on, engine, prompts, decoding, range(4))
+    together = answers(engine, jobs)
+    for number in (0, 3):
+        for index in (0, 5, 11):
+            alone = answers(engine, [Job(jobs[number].recipe, [prompts[index]], decoding)])
+            assert alone[0, 0, 0].text == together[number, index, 0].text
+    assert engine.describe()["exact"] is True
+
+
+def test_what_prompts_share_is_computed_once(tiny, recipe_on, monkeypatch):
+    reference, engine = tiny("llama"), stacked("llama")
+    common = tuple((3 * j) % 300 for j in range(SHARED + 70))
+    prompts = [Prompt((*common, *prompt.tokens), prompt.key) for prompt in texts(7)]
+    jobs = jobs_on(recipe_on, engine, prompts, Decoding(8), range(4))
+    widths = []
+    prefill = engine.model.prefill
+
+    def counted(copy, ids, *rest):
+        widths.append(ids.shape)
+        return prefill(copy, ids, *rest)
+
+    monkeypatch.setattr(engine.model, "prefill", counted)
+    assert answers(engine, jobs) == answers(reference, jobs)
+    assert widths.count((1, 320)) == 4
+    assert all(shape[1] <= 192 for shape in widths if shape[0] == PREFILL)
+
+
+class Spelled(IdTokenizer):
+    eos_token_id = 11
+
+
+def test_answers_end_at_an_end_token_a_stop_string_or_the_limit(recipe_on):
+    long = stacked("llama")
+    prompts = texts(9)
+    jobs = jobs_on(recipe_on, long, prompts, Decoding(30), range(3))
+    whole = answers(long, jobs)
+    end = int(next(a.text.split()[7] for a in whole.values()))
+    tokenizer = Spelled()
+    tokenizer.eos_token_id = end
+    ended = answers(stacked("llama", tokenizer=tokenizer), jobs)
+    stopped = answers(long, [Job(job.recipe, job.prompts, Decoding(30, (f" {end} ",))) for job in jobs])
+    finishes = set()
+    for key, answer in whole.items():
+        tokens = [int(token) for token in answer.text.split()]
+        cut = tokens.index(end) + 1 if end in tokens else 30
+        assert ended[key].tokens == cut
+        assert ended[key].finish == ("stop" if end in tokens else "length")
+        text = answer.text
+        assert stopped[key].text == text[: text.find(f" {end} ")] if f" {end} " in text else text
+        assert stopped[key].finish == ("stop" if f" {end} " in text else "length")
+        finishes.add(ended[key].finish)
+    assert finishes == {"stop", "length"}
+
+
+def test_known_answers_are_left_out(recipe_on):
+    engine = stacked("llama")
+    prompts, decoding = texts(9), Decoding(5, temperature=1.0, samples=(1, 2))
+    recipe = recipe_on(engine, (1, 0.05))
+    whole = answers(engine, [Job(recipe, prompts, decoding)])
+    done = frozenset({(0, 1), (0, 2), (3, 1), (8, 2)})
+    rest = answers(engine, [Job(recipe, prompts, decoding, done)])
+    assert {key: answer for key, answer in whole.items() if key[1:] not in done} == rest
+    every = frozenset((i, s) for i in range(9) for s in (1, 2))
+    assert answers(engine, [Job(recipe, prompts, decoding, every)]) == {}
+    assert answers(engine, []) == {}
+
+
+def test_a_caller_may_stop_listening(tiny, recipe_on):
+    engine = stacked("llama")
+    jobs = jobs_on(recipe_on, engine, texts(9), Decoding(20), range(4))
+    pending = engine.run(jobs)
+    next(pending)
+    pending.close()
+    assert answers(engine, jobs) == answers(tiny("llama"), jobs)
+
+
+def test_generate_answers_as_the_recipe_it_became(tiny, recipe_on):
+    reference, engine = tiny("llama"), stacked("llama")
+    for recipe in (None, recipe_on(engine, (3, 0.05), ("gaussian", 4, 0.02)), None):
+        for each in (reference, engine):
+            each.become(recipe)
+        made = [
+            {a.index: a.text for batch in e.generate(texts(4), Decoding(6)) for a in batch} for e in (reference, engine)
+        ]
+        assert made[0] == made[1]
+
+
+def test_every_copy_is_rebuilt_bit_for_bit(tiny, recipe_on):
+    reference, engine = tiny("qwen2", torch.bfloat16, **CHANGES["qwen2"]), stacked("qwen2", torch.bfloat16)
+    recipe = recipe_on(reference, (5, 0.01), ("gaussian", 6, 0.02), dtype="bfloat16", scale="rms", rounding="dither")
+    reference.become(recipe)
+    for weights in engine.model.weights:
+        weights.become(recipe)
+        assert weights.checksum() == reference.weights.checksum() != engine.fingerprint
+    engine.model.weights[1].become(None)
+    assert [weights.checksum() == engine.fingerprint for weights in engine.model.weights] == [False, True, False]
+
+
+def test_logprobs_are_those_of_the_reference(tiny, recipe_on):
+    reference, engine = tiny("qwen3"), stacked("qwen3")
+    recipe = recipe_on(engine, (3, 0.05))
+    prompts = texts(5, 17)
+    tails = [tuple(range(1, 2 + i)) for i in range(5)]
+    for each in (reference, engine):
+        each.become(recipe)
+    for mine, theirs in zip(engine.logprobs(prompts, tails), reference.logprobs(prompts, tails), strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-4)
+    assert engine.logprobs([], []) == []
+    with pytest.raises(UserError, match="1 continuations were given for 5"):
+        engine.logprobs(prompts, tails[:1])
+
+
+def test_an_export_is_the_reference_engines(tiny, recipe_on, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from seedfold.weights import Weights
+
+    engine = stacked("llama", torch.bfloat16)
+    recipe = recipe_on(engine, (1, 0.1), dtype="bfloat16")
+    engine.export(recipe, tmp_path / "fold", "# A fold\n")
+    engine.model.weights[2].become(recipe)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "fold", dtype="auto")
+    assert Weights(loaded).fingerprint == engine.model.weights[2].checksum()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("gpt2", {}, 'model type "gpt2" is not one the stacked engine knows'),
+        ("mistral", {}, "has sliding windows"),
+        ("llama", {"hidden_act": "gelu"}, 'has activation "gelu"'),
+        ("llama", {"attention_bias": True}, "has a bias on an output"),
+        ("llama", {"head_dim": 24}, "a head size that is no power of two"),
+    ],
+)
+def test_models_it_would_compute_wrongly_are_refused(kind, changes, reason):
+    with pytest.raises(UserError, match=reason):
+        stacked(kind, **changes)
+
+
+def test_recipes_of_other_models_and_texts_that_are_too_long_are_refused(recipe_on):
+    engine = stacked("llama")
+    with pytest.raises(UserError, match="is on base abc"):
+        engine.become(Recipe(Base("other", "", "abc"), (Term("rademacher", 1, 0.1),), dtype="float32"))
+    with pytest.raises(UserError, match="2048 positions"):
+        next(engine.generate(texts(2), Decoding(2047)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_on_a_gpu_answers_do_not_depend_on_company(recipe_on, kind):
+    engine = stacked(kind, torch.bfloat16, copies=4, slots=32, device="cuda")
+    prompts, decoding = texts(40, 5), Decoding(40)
+    jobs = jobs_on(recipe_on, engine, prompts, decoding, range(6))
+    together = answers(engine, jobs)
+    alone = answers(engine, [jobs[4]])
+    assert all(alone[0, i, 0] == together[4, i, 0] for i in range(40))
+    assert engine.exact
