@@ -6,8 +6,47 @@ import torch
 import triton
 import triton.language as tl
 
+from seedfold.engines import stacked_ops as plain
+
 # Keys read at once by one program of `attend`.
 _KEYS = 64
+
+
+# Rows per copy up to which `product` is the kernel below; with more, and in prefills, the vendor's library is faster.
+_FEW_ROWS = 256
+
+
+def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    copies, width, depth = weight.shape
+    rows = len(x) // copies
+    if rows > _FEW_ROWS or depth % 64:
+        return plain.product(x, weight)
+    out = torch.empty(len(x), width, dtype=x.dtype, device=x.device)
+    block = min(128, max(16, triton.next_power_of_2(rows)))
+    grid = (triton.cdiv(width, 64), triton.cdiv(rows, block), copies)
+    _product[grid](x, weight, out, rows, width, depth, ROWS=block, COLUMNS=64, DEPTH=64, num_warps=4, num_stages=4)
+    return out
+
+
+@triton.jit
+def _product(x, weight, out, rows, width, depth, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
+    """Every tile adds its products in the same order, whatever stands in the others; `depth` is a multiple of DEPTH."""
+    copy = tl.program_id(2).to(tl.int64)
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    along = tl.arange(0, DEPTH)
+    here, there = (row < rows)[:, None], (column < width)[:, None]
+    left = x + copy * rows * depth + row[:, None] * depth + along[None, :]
+    right = weight + copy * width * depth + column[:, None] * depth + along[None, :]
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for _ in range(0, depth, DEPTH):
+        a = tl.load(left, here, 0.0)
+        b = tl.load(right, there, 0.0)
+        total = tl.dot(a, tl.trans(b), total, input_precision="ieee")
+        left += DEPTH
+        right += DEPTH
+    at = out + (copy * rows + row[:, None]) * width + column[None, :]
+    tl.store(at, total.to(out.dtype.element_ty), here & (column < width)[None, :])
 
 
 def add_norm(hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -130,7 +130,7 @@ class StackedModel:
             seen = self._ops.attend(query, keys, values, lengths, self.scale)
             delta = self._rest(layer, hidden, seen)
         normed = self._ops.add_norm(hidden, delta, self.norm, self.eps)
-        return _product(normed, self.head)
+        return self._ops.product(normed, self.head)
 
     def prefill(self, copy: int, ids: torch.Tensor, state: Cache, slots: torch.Tensor, start: int) -> torch.Tensor:
         """Run texts through one copy, so that the cache holds them.
@@ -162,7 +162,7 @@ class StackedModel:
     def logits(self, copy: int, hidden: torch.Tensor) -> torch.Tensor:
         """Logits of hidden states of one copy: (n, width) -> (n, vocabulary). `hidden` may be overwritten."""
         normed = self._ops.add_norm(hidden, None, self.norm[copy : copy + 1], self.eps)
-        return _product(normed, self.head[copy : copy + 1])
+        return self._ops.product(normed, self.head[copy : copy + 1])
 
     def _queries(
         self,
@@ -177,7 +177,7 @@ class StackedModel:
     ) -> torch.Tensor:
         """Add what the layer before gave, store this layer's keys and values, return its queries."""
         normed = self._ops.add_norm(hidden, delta, layer.norm, self.eps)
-        qkv = _product(normed, layer.qkv)
+        qkv = self._ops.product(normed, layer.qkv)
         query: torch.Tensor = self._ops.rope_and_store(
             qkv, layer.bias, layer.heads_norm, self.eps, state.cos, state.sin, slots, positions, keys, values
         )
@@ -185,8 +185,8 @@ class StackedModel:
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """What follows attention; the last product is not added yet."""
-        normed = self._ops.add_norm(hidden, _product(seen, layer.out), layer.mlp_norm, self.eps)
-        return _product(self._ops.silu_multiply(_product(normed, layer.gate_up)), layer.down)
+        normed = self._ops.add_norm(hidden, self._ops.product(seen, layer.out), layer.mlp_norm, self.eps)
+        return self._ops.product(self._ops.silu_multiply(self._ops.product(normed, layer.gate_up)), layer.down)
 
 
 class Cache:
@@ -214,12 +214,6 @@ class Cache:
     def share(self, source: int, slots: torch.Tensor, length: int) -> None:
         """Copy the first positions of one slot to others."""
         self.whole[:, :, slots.long(), :, :length] = self.whole[:, :, source, None, :, :length]
-
-
-def _product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Rows of each copy times its weight transposed: (C * n, k), (C, m, k) -> (C * n, m)."""
-    copies, width, _ = weight.shape
-    return torch.bmm(x.view(copies, -1, x.shape[-1]), weight.transpose(1, 2)).view(-1, width)
 
 
 def check(model: Any) -> None:

@@ -24,6 +24,12 @@ def ops(device: torch.device) -> ModuleType | Any:
     return sys.modules[__name__]
 
 
+def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Rows of each copy times its weight transposed: (C * n, k), (C, m, k) -> (C * n, m)."""
+    copies, width, _ = weight.shape
+    return torch.bmm(x.view(copies, -1, x.shape[-1]), weight.transpose(1, 2)).view(-1, width)
+
+
 def add_norm(hidden: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """Add `delta` to `hidden` in place and return its root-mean-square norm times the copy's weight.
 

@@ -12,6 +12,8 @@ GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 # The interpreter truncates where a GPU rounds to bfloat16; there, bfloat16 is compared loosely.
 DTYPES = [torch.float32, torch.bfloat16]
+# It multiplies no matrices of bfloat16 at all.
+MATRICES = [torch.float32, torch.bfloat16 if GPU else torch.float16]
 COPIES, SLOTS = 2, 3
 
 
@@ -21,6 +23,13 @@ def close(a, b, dtype):
 
 def draw(*shape, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(DEVICE, dtype)
+
+
+@pytest.mark.parametrize("dtype", MATRICES)
+@pytest.mark.parametrize(("rows", "width", "depth"), [(5, 100, 64), (130, 64, 192), (300, 30, 64), (4, 33, 48)])
+def test_product(dtype, rows, width, depth):
+    x, weight = draw(COPIES * rows, depth, dtype=dtype), draw(COPIES, width, depth, dtype=dtype)
+    close(fused.product(x, weight) / depth**0.5, plain.product(x, weight) / depth**0.5, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -55,8 +64,7 @@ def test_rope_and_store(dtype, bias, norm):
         close(one, other, dtype)
 
 
-# The interpreter multiplies no matrices of bfloat16.
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16 if GPU else torch.float16])
+@pytest.mark.parametrize("dtype", MATRICES)
 @pytest.mark.parametrize("group", [1, 7])
 def test_attend(dtype, group):
     key_heads, size, room = 2, 16, 200
