@@ -223,6 +223,12 @@ def main() -> None:
             record["kernels"] = breakdown(engine)
         del engine
         torch.cuda.empty_cache()
+    print(
+        "one set of weights for the same answers: what low-rank noise, which shares the base's products, cannot beat:"
+    )
+    engine = engine_of(arguments.model, 1, counts[-1] * arguments.slots)
+    record["shared"] = steps(engine, arguments.context, floor)
+    record["shared_kernels"] = breakdown(engine)
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1))
 

@@ -8,8 +8,9 @@ from safetensors import safe_open
 from seedfold import models, noise
 from seedfold import weights as module
 from seedfold.errors import UserError
+from seedfold.noise import Segment
 from seedfold.recipe import Recipe, Term
-from seedfold.weights import Weights, sketch
+from seedfold.weights import Part, Weights, sketch
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -349,3 +350,51 @@ def test_become_accepts_a_recipe_that_came_from_a_file(held, recipe_on):
     weights.become(Recipe.from_json(recipe.to_json()))
     assert weights.checksum() == whole
     assert recipe.terms == (Term("rademacher", 5, 0.1),)
+
+
+# Tensors held in parts, as an engine that fuses, splits and pads them does
+
+
+def cut(weights, name, height, columns):
+    """The parts of a (height, width) tensor: its columns before and after a cut, each with storage of its own."""
+    tensor = weights.tensors[name]
+    width = tensor.numel // height
+    parts = []
+    for left, right in ((0, columns), (columns, width)):
+        segment = Segment(name, left, height, right - left, width, tensor.shape)
+        base = segment.view(weights.base(name)).reshape(-1).clone()
+        parts.append(Part(segment, base.clone(), base))
+    return parts
+
+
+def test_a_model_held_in_parts_is_the_same_model(tiny, recipe_on):
+    whole = tiny("qwen2", torch.bfloat16).weights
+    parts = []
+    for name, tensor in whole.tensors.items():
+        if name.endswith("down_proj.weight"):
+            parts += cut(whole, name, tensor.shape[0], 37)
+        else:
+            parts.append(Part(tensor.segment(), whole.base(name).clone(), whole.base(name)))
+    split = Weights.of_parts(whole.tensors, parts)
+    assert split.fingerprint == whole.fingerprint
+    for fields in ({}, {"rounding": "dither"}, {"scale": "rms", "include": ("*mlp*",)}):
+        recipe = recipe_on(whole, (1, 0.02), ("gaussian", 2, 0.01), dtype="bfloat16", **fields)
+        whole.become(recipe)
+        split.become(recipe)
+        assert split.checksum() == whole.checksum() != whole.fingerprint
+        assert [vars(a) == vars(b) for a, b in zip(split.inspect(recipe), whole.inspect(recipe), strict=True)]
+    split.become(None)
+    assert split.checksum() == whole.fingerprint
+
+
+def test_some_parts_of_a_model_are_rebuilt_without_the_others(tiny, recipe_on):
+    whole = tiny("llama", torch.bfloat16).weights
+    name = "model.layers.1.mlp.up_proj.weight"
+    right = cut(whole, name, whole.tensors[name].shape[0], 20)[1]
+    shard = Weights.of_parts(whole.tensors, [right], whole.fingerprint)
+    recipe = recipe_on(whole, (1, 0.02), dtype="bfloat16")
+    whole.become(recipe)
+    shard.become(recipe)
+    assert torch.equal(shard.parts(name)[0].live, right.segment.view(whole.live(name)).reshape(-1))
+    with pytest.raises(ValueError, match="only a part of"):
+        shard.live(name)
