@@ -9,6 +9,7 @@ published   vLLM without CUDA graphs; two passes of torch.randn over the weights
 one         vLLM with CUDA graphs, one engine, weights rebuilt by the fused kernel; a barrier per seed
 several     the same, `--engines` engines on the GPU, grading beside them
 stacked     the stacked engine: `--copies` recipes in one pass, grading beside it
+library     the same with the vendor's batched matrix products in place of our kernel
 reference   the transformers engine, one recipe at a time, for the accuracy
 reference-2 the same with another batch size: how much the accuracy of the same weights moves by arithmetic alone
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ARMS = ("published", "one", "several", "stacked", "reference", "reference-2")
 HERE = Path(__file__).resolve().parent
 
 
@@ -101,12 +102,23 @@ def run_arm(arguments: argparse.Namespace) -> dict[str, Any]:
         "grading_seconds": grading,
         "accuracy": [sum(row) / len(row) for row in rewards],
         "engine": {} if isinstance(engine, Published) else engine.describe(),
+        "switch_ms": switch(engine, [job.recipe for job in jobs(range(1, 22))]) if arguments.arm == "one" else None,
         "settings": {k: str(v) for k, v in vars(arguments).items()},
     }
     arguments.result.write_text(json.dumps(result))
     if hasattr(engine, "close"):
         engine.close()
     return result
+
+
+def switch(engine: Any, recipes: list[Any]) -> float:
+    """Median milliseconds of a switch as the caller sees it: request, rebuild in the engine's process, empty cache."""
+    times = []
+    for recipe in recipes:
+        start = time.perf_counter()
+        engine.become(recipe)
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[1:])
 
 
 def open_arm(arguments: argparse.Namespace) -> Any:
@@ -127,6 +139,12 @@ def open_arm(arguments: argparse.Namespace) -> Any:
         return open_engine(model, replace(settings, name="vllm", count=arguments.engines))
     if arm == "stacked":
         return open_engine(model, replace(settings, name="stacked", copies=arguments.copies))
+    if arm == "library":
+        from seedfold.engines import stacked_kernels
+        from seedfold.engines.stacked import StackedEngine
+
+        stacked_kernels._FEW_ROWS = 0
+        return StackedEngine.open(model, replace(settings, name="stacked", copies=arguments.copies))
     from seedfold.engines.transformers import TransformersEngine
 
     return TransformersEngine.open(model, replace(settings, batch=128 if arm == "reference" else 48))
@@ -195,7 +213,7 @@ def line(result: dict[str, Any]) -> str:
         f"{result['arm']:12} {result['seeds_per_second']:6.2f} seeds/s  {1000 / result['seeds_per_second']:7.0f} ms/seed  "
         f"{result['tokens'] / result['seconds']:9,.0f} tokens/s  {result['answers']:6,} answers  "
         f"cut off {result['truncated'] / result['answers']:5.1%}  accuracy {100 * sum(accuracy) / len(accuracy):5.1f}  "
-        f"base {100 * accuracy[0]:5.1f}"
+        f"base {100 * accuracy[0]:5.1f}" + (f"  switch {result['switch_ms']:.2f} ms" if result["switch_ms"] else "")
     )
 
 
@@ -223,7 +241,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--warm-up", type=int, default=1, help="recipes before the clock starts")
     parser.add_argument("--sigma", type=float, default=1e-3)
     parser.add_argument("--engines", type=int, default=4, help="engines of the arm several")
-    parser.add_argument("--copies", type=int, default=0, help="copies of the arm stacked; 0: as many as fit, at most 8")
+    parser.add_argument(
+        "--copies", type=int, default=0, help="copies of the arm stacked; 0: as many as fit, at most 16"
+    )
     parser.add_argument(
         "--memory", type=float, default=0.0, help="GiB of keys and values of a vLLM engine; 0: automatic"
     )

@@ -28,7 +28,7 @@ from seedfold.engines.text import Text, encode_chat, end_tokens
 from seedfold.errors import UserError
 from seedfold.recipe import Recipe
 
-PREFILL = 32
+PREFILL = 64
 """Texts that are run through a copy at once before they are continued."""
 
 SHARED = 256
@@ -37,7 +37,7 @@ SHARED = 256
 ROOM = 256
 """Positions of a slot come in multiples of this."""
 
-MOST_COPIES = 8
+MOST_COPIES = 16
 """More copies gain little: a step then waits for memory."""
 
 SLOTS = 128
@@ -73,7 +73,7 @@ class StackedEngine:
         model: a transformers model of one of the families that `StackedModel` knows, on the CPU; kept for `export`.
         tokenizer: its tokenizer.
         name, revision: what the model is called in recipes.
-        copies: C, recipes at once; 0: as many as fit, at most 8.
+        copies: C, recipes at once; 0: as many as fit, at most 16.
         slots: B, answers at once of each.
         device: where to run; on a CPU it is slow, and for tests.
     """

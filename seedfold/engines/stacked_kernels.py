@@ -90,7 +90,8 @@ def rope_and_store(qkv, bias, norms, eps, cos, sin, slots, positions, keys, valu
     query = torch.empty(rows, heads, size, dtype=qkv.dtype, device=qkv.device)
     query_norm, key_norm = norms if norms is not None else (qkv, qkv)
     copies = len(bias) if bias is not None else len(query_norm) if norms is not None else 1
-    _rope_and_store[(rows, heads + 2 * key_heads)](
+    every = heads + 2 * key_heads
+    _rope_and_store[(rows,)](
         qkv,
         bias if bias is not None else qkv,
         query_norm,
@@ -107,10 +108,11 @@ def rope_and_store(qkv, bias, norms, eps, cos, sin, slots, positions, keys, valu
         eps,
         HEADS=heads,
         KEY_HEADS=key_heads,
+        EVERY=triton.next_power_of_2(every),
         HALF=size // 2,
         BIAS=bias is not None,
         NORM=norms is not None,
-        num_warps=1,
+        num_warps=4,
     )
     return query
 
@@ -133,50 +135,51 @@ def _rope_and_store(
     eps,
     HEADS: tl.constexpr,
     KEY_HEADS: tl.constexpr,
+    EVERY: tl.constexpr,
     HALF: tl.constexpr,
     BIAS: tl.constexpr,
     NORM: tl.constexpr,
 ):
+    """One row: all heads of its queries, keys and values, left and right half apart, (EVERY, HALF)."""
+    dtype = query.dtype.element_ty
     row = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1)
+    copy = row // rows_per_copy
     size: tl.constexpr = 2 * HALF
     width: tl.constexpr = (HEADS + 2 * KEY_HEADS) * size
-    left = tl.arange(0, HALF)
-    source = row * width + head * size + left
-    a = tl.load(qkv + source).to(tl.float32)
-    b = tl.load(qkv + source + HALF).to(tl.float32)
-    if BIAS:
-        added = row // rows_per_copy * width + head * size + left
-        # Rounded to the dtype of the weights, as a bias added by itself would be.
-        a = (a + tl.load(bias + added).to(tl.float32)).to(query.dtype.element_ty).to(tl.float32)
-        b = (b + tl.load(bias + added + HALF).to(tl.float32)).to(query.dtype.element_ty).to(tl.float32)
+    head = tl.arange(0, EVERY)[:, None]
+    lane = tl.arange(0, HALF)[None, :]
+    real = head < HEADS + 2 * KEY_HEADS
+    at = head * size + lane
+    a = tl.load(qkv + row * width + at, real, 0.0).to(tl.float32)
+    b = tl.load(qkv + row * width + at + HALF, real, 0.0).to(tl.float32)
+    if BIAS:  # rounded to the dtype of the weights, as a bias added by itself would be
+        a = (a + tl.load(bias + copy * width + at, real, 0.0).to(tl.float32)).to(dtype).to(tl.float32)
+        b = (b + tl.load(bias + copy * width + at + HALF, real, 0.0).to(tl.float32)).to(dtype).to(tl.float32)
+    turned = head < HEADS + KEY_HEADS
+    if NORM:
+        scale = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / size + eps)[:, None]
+        asks = head < HEADS
+        of_query, of_key = query_norm + copy * size + lane, key_norm + copy * size + lane
+        left = tl.where(asks, tl.load(of_query).to(tl.float32), tl.load(of_key).to(tl.float32))
+        right = tl.where(asks, tl.load(of_query + HALF).to(tl.float32), tl.load(of_key + HALF).to(tl.float32))
+        a = tl.where(turned, (a * scale).to(dtype).to(tl.float32) * left, a)
+        b = tl.where(turned, (b * scale).to(dtype).to(tl.float32) * right, b)
     position = tl.load(positions + row).to(tl.int64)
     slot = tl.load(slots + row).to(tl.int64)
-    if head < HEADS + KEY_HEADS:
-        if NORM:
-            scale = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / size + eps)
-            norm = query_norm
-            if head >= HEADS:
-                norm = key_norm
-            weight = norm + row // rows_per_copy * size + left
-            a = (a * scale).to(query.dtype.element_ty).to(tl.float32) * tl.load(weight).to(tl.float32)
-            b = (b * scale).to(query.dtype.element_ty).to(tl.float32) * tl.load(weight + HALF).to(tl.float32)
-        cos_a = tl.load(cos + position * size + left).to(tl.float32)
-        cos_b = tl.load(cos + position * size + HALF + left).to(tl.float32)
-        sin_a = tl.load(sin + position * size + left).to(tl.float32)
-        sin_b = tl.load(sin + position * size + HALF + left).to(tl.float32)
-        turned_a = a * cos_a - b * sin_a
-        turned_b = b * cos_b + a * sin_b
-        a = turned_a
-        b = turned_b
-    if head < HEADS:
-        target = query + (row * HEADS + head) * size + left
-    elif head < HEADS + KEY_HEADS:
-        target = keys + ((slot * KEY_HEADS + head - HEADS) * room + position) * size + left
-    else:
-        target = values + ((slot * KEY_HEADS + head - HEADS - KEY_HEADS) * room + position) * size + left
-    tl.store(target, a.to(query.dtype.element_ty))
-    tl.store(target + HALF, b.to(query.dtype.element_ty))
+    turn = position * size + lane
+    cos_a, cos_b = tl.load(cos + turn).to(tl.float32), tl.load(cos + turn + HALF).to(tl.float32)
+    sin_a, sin_b = tl.load(sin + turn).to(tl.float32), tl.load(sin + turn + HALF).to(tl.float32)
+    new_a = tl.where(turned, a * cos_a - b * sin_a, a).to(dtype)
+    new_b = tl.where(turned, b * cos_b + a * sin_b, b).to(dtype)
+    to_query = query + row * HEADS * size + at
+    tl.store(to_query, new_a, head < HEADS)
+    tl.store(to_query + HALF, new_b, head < HEADS)
+    to_key = keys + ((slot * KEY_HEADS + head - HEADS) * room + position) * size + lane
+    tl.store(to_key, new_a, (head >= HEADS) & turned)
+    tl.store(to_key + HALF, new_b, (head >= HEADS) & turned)
+    to_value = values + ((slot * KEY_HEADS + head - HEADS - KEY_HEADS) * room + position) * size + lane
+    tl.store(to_value, new_a, (head >= HEADS + KEY_HEADS) & real)
+    tl.store(to_value + HALF, new_b, (head >= HEADS + KEY_HEADS) & real)
 
 
 def attend(
