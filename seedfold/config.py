@@ -2,6 +2,7 @@
 
 A config is a tree of frozen dataclasses. It is read from TOML, and any field can be set on the command line by its
 dotted path (``search.candidates=64``). The field metadata are the documentation: ``seedfold run --help`` prints them.
+A section given as a string is its name: ``engine = "vllm"``.
 """
 
 from __future__ import annotations
@@ -98,6 +99,12 @@ class Task:
     prompt: str = setting("", "custom: user message with {column} placeholders; empty: the column 'prompt'")
     reward: str = setting("", "custom: the reward function as FILE.py:FUNCTION or package.module:FUNCTION")
     max_tokens: int = setting(0, "token limit of an answer; 0: the task's own", at_least(0))
+    limit: str = setting(
+        "fixed",
+        "fixed: max_tokens for every answer; learned: after the base answered search, a quarter more than its longest "
+        "finished answer there, and never more than max_tokens, which saves the time of answers that do not end",
+        one_of("fixed", "learned"),
+    )
     stop: tuple[str, ...] = setting((), "stop strings in place of the task's own", none_empty)
     options: dict[str, Any] = setting({}, "options of a generated task, for example reasoning-gym dataset parameters")
 
@@ -136,7 +143,48 @@ class Search:
 
 @dataclass(frozen=True)
 class Engine:
-    batch: int = setting(64, "answers generated at once, at most", at_least(1))
+    name: str = setting(
+        "transformers",
+        "transformers (any machine), vllm (GPUs, needs the extra vllm), or stacked (one GPU, small models: several "
+        "perturbed copies in one pass)",
+        one_of("transformers", "vllm", "stacked"),
+    )
+    batch: int = setting(64, "answers generated at once by an engine, at most", at_least(1))
+    count: int = setting(
+        0,
+        "engines at once on this machine, each in a process of its own and dealt over the GPUs it has; several keep a "
+        "GPU busy that a small model leaves idle; 0: one",
+        at_least(0),
+    )
+    memory: float = setting(
+        0.0,
+        "vllm: GiB of GPU memory for keys and values, per engine; more lets more answers run at once; 0: automatic, which "
+        "is what is left of nine tenths of the GPU, in equal shares",
+        at_least(0),
+    )
+    max_context: int = setting(
+        0,
+        "vllm: tokens that a prompt and its answer may have together; a smaller limit lets a long-context model do with "
+        "less memory; 0: the model's own",
+        at_least(0),
+    )
+    tensor_parallel: int = setting(
+        1, "vllm: GPUs that one engine is spread over, for models that one GPU cannot hold", at_least(1)
+    )
+    base_copy: str = setting(
+        "device",
+        "vllm: where the base's weights are kept to rebuild others from: device (fast, the weights' size once more) or "
+        "host (slow to switch, saves that GPU memory)",
+        one_of("device", "host"),
+    )
+    batch_invariant: bool = setting(
+        True, "vllm: kernels that give the same answer in any batch, so that a study repeats exactly; false: vllm's own"
+    )
+    copies: int = setting(
+        0,
+        "stacked: perturbed copies that are evaluated in one forward pass; 0: as many as fit, at most 16",
+        at_least(0),
+    )
     threads: int = setting(0, "CPU threads; 0: as many as the machine gives this process", at_least(0))
     temperature: float = setting(0.7, "temperature of sampled answers (self-consistency)", above_zero)
     top_p: float = setting(1.0, "nucleus of sampled answers: least probable tokens beyond this share are cut")
@@ -147,6 +195,20 @@ class Stats:
     level: float = setting(0.95, "level of the intervals", fraction)
     resamples: int = setting(10_000, "bootstrap and permutation resamples", at_least(100))
     seed: int = setting(0, "seed of the resampling", seed64)
+
+
+OWN = {
+    "memory": "vllm",
+    "max_context": "vllm",
+    "tensor_parallel": "vllm",
+    "base_copy": "vllm",
+    "batch_invariant": "vllm",
+    "copies": "stacked",
+}
+"""Settings of [engine] that one engine alone uses: elsewhere they would do nothing, and the user should hear of it."""
+
+FREE = ("count", "memory", "max_context", "base_copy")
+"""Settings of [engine] that say where and how fast answers are made, not which: a study may go on with others."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +235,23 @@ class Config:
             )
         if not 0 < self.engine.top_p <= 1:
             raise UserError(f'"engine.top_p" is {self.engine.top_p}; use a number above 0 and at most 1')
+        for name, owner in OWN.items():
+            value, default = getattr(self.engine, name), Engine.__dataclass_fields__[name].default
+            if value != default and self.engine.name != owner:
+                raise UserError(
+                    f'"engine.{name}" is {value!r}, but engine "{self.engine.name}" does not use it; leave it out or use '
+                    f'"engine.name" {owner}'
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: tuples become lists."""
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
+
+    def binding(self) -> dict[str, Any]:
+        """What a study's folder is bound to: everything but the `FREE` settings of the engine."""
+        tree = self.to_dict()
+        tree["engine"] = {name: value for name, value in tree["engine"].items() if name not in FREE}
+        return tree
 
 
 def load(path: str | Path | None = None, settings: Sequence[str] = ()) -> Config:
@@ -228,16 +303,34 @@ def _apply(tree: dict[str, Any], item: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text  # a bare word: a name or a path
     *sections, last = path.strip().split(".")
-    for section in sections:
+    for depth, section in enumerate(sections):
+        if not depth and section in _named() and isinstance(tree.get(section), str):
+            tree[section] = {"name": tree[section]}
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise UserError(f'setting "{item}": "{section}" is a value, not a section; see seedfold run --help')
-    tree[last] = value
+    if not sections and last in _named() and isinstance(value, str) and isinstance(tree.get(last), dict):
+        tree[last]["name"] = value  # the section's other fields stay
+    else:
+        tree[last] = value
+
+
+def _named() -> set[str]:
+    """Sections that have a name, and may be given as just that."""
+    hints = typing.get_type_hints(Config)
+    return {name for name, kind in hints.items() if dataclasses.is_dataclass(kind) and _has_name(kind)}
+
+
+def _has_name(kind: Any) -> bool:
+    return any(field.name == "name" for field in dataclasses.fields(kind))
 
 
 def _build(kind: type, tree: Any, path: str) -> Any:
+    if isinstance(tree, str) and path and _has_name(kind):
+        tree = {"name": tree}
     if not isinstance(tree, Mapping):
-        raise UserError(f'"{path}" is {tree!r}, but it is a section; write [{path}] and its fields below')
+        named = f', or {path} = "NAME"' if path and _has_name(kind) else ""
+        raise UserError(f'"{path}" is {tree!r}, but it is a section; write [{path}] and its fields below{named}')
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {}

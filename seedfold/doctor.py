@@ -9,6 +9,7 @@ import platform
 from pathlib import Path
 
 from seedfold import __version__
+from seedfold.engines import memory
 from seedfold.errors import UserError
 from seedfold.export import free_bytes
 from seedfold.models import EMBEDDED, cache
@@ -46,14 +47,39 @@ def _hardware() -> list[str]:
     lines = [f"CPU            {usable} usable cores, {torch.get_num_threads()} threads, {_features()}"]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         lines.append(f"memory         {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB")
-    if torch.cuda.is_available():
-        for number in range(torch.cuda.device_count()):
-            free, total = torch.cuda.mem_get_info(number)
-            name = torch.cuda.get_device_name(number)
-            lines.append(f"GPU {number}          {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free")
+    found = memory.gpus()
+    lines += [
+        f"GPU {gpu.number}          {gpu.name}, {gpu.free / 2**30:.0f} of {gpu.total / 2**30:.0f} GiB free, compute "
+        f"capability {gpu.capability}"
+        for gpu in found
+    ]
+    if not torch.cuda.is_available():
+        lines.append(
+            "GPU            none that torch sees; everything runs on the CPU"
+            + (": install a build of torch for CUDA" if found else "")
+        )
+    elif not found:  # no nvidia-smi to ask
+        lines += [
+            f"GPU {number}          {torch.cuda.get_device_name(number)}" for number in range(torch.cuda.device_count())
+        ]
+    return lines + _engines(torch.cuda.is_available())
+
+
+def _engines(gpu: bool) -> list[str]:
+    """Which engines can run, and which to take."""
+    vllm, triton = (importlib.util.find_spec(name) is not None for name in ("vllm", "triton"))
+    lines = []
+    if gpu:
+        lines.append(f"GPU software   triton {'yes' if triton else 'NO'}, vllm {'yes' if vllm else 'no'}")
+    if gpu and vllm:
+        best = 'engine = "vllm", with engine.count above 1 for models that leave the GPU idle'
+    elif gpu and triton:
+        best = (
+            'engine = "stacked" for small models of the families it knows, else "transformers"; vllm is not installed'
+        )
     else:
-        lines.append("GPU            none that torch sees; everything runs on the CPU")
-    return lines
+        best = 'engine = "transformers"'
+    return [*lines, f"recommended    {best}"]
 
 
 def _features() -> str:

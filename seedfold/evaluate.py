@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from seedfold.engines.base import Answer, Decoding, Engine, Prompt
+from seedfold.engines.base import Answer, Decoding, Engine, Job, Prompt
 from seedfold.errors import UserError
 from seedfold.journal import Journal, Row
 from seedfold.progress import Progress
@@ -13,17 +13,28 @@ from seedfold.recipe import Recipe
 from seedfold.tasks.base import Example, Grade, Task
 
 
+@dataclass(frozen=True)
+class Ask:
+    """What is wanted of a recipe: sample 0 is the greedy answer, others are drawn at a temperature and a nucleus."""
+
+    recipe: Recipe
+    samples: tuple[int, ...] = (0,)
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
 @dataclass
 class Evaluator:
     """Answers to examples by recipes, from the journal where it has them, else from the engine.
 
-    journal: None keeps nothing.
+    journal: None keeps nothing. limit: tokens of an answer; 0: as many as the task says.
     """
 
     engine: Engine
     task: Task
     journal: Journal | None
     progress: Progress
+    limit: int = 0
     _prompts: dict[str, Prompt] = field(default_factory=dict)
 
     def prompt(self, example: Example) -> Prompt:
@@ -34,45 +45,67 @@ class Evaluator:
 
     def greedy(self, recipe: Recipe, examples: Sequence[Example]) -> list[Row]:
         """One row per example, in their order."""
-        decoding = Decoding(self.task.max_tokens, self.task.stop)
-        return [rows[0] for rows in self._rows(recipe, examples, decoding)]
+        return self.greedy_many([recipe], examples)[0]
+
+    def greedy_many(self, recipes: Sequence[Recipe], examples: Sequence[Example]) -> list[list[Row]]:
+        """For each recipe one row per example. The engine gets all recipes at once, and may overlap them."""
+        return [[rows[0] for rows in lines] for lines in self.answer([Ask(recipe) for recipe in recipes], examples)]
 
     def sampled(
         self, recipe: Recipe, examples: Sequence[Example], count: int, temperature: float, top_p: float
     ) -> list[list[Row]]:
         """`count` sampled rows per example: samples 1 … count, in that order."""
-        samples = tuple(range(1, count + 1))
-        return self._rows(recipe, examples, Decoding(self.task.max_tokens, self.task.stop, temperature, top_p, samples))
+        return self.answer([Ask(recipe, tuple(range(1, count + 1)), temperature, top_p)], examples)[0]
 
-    def _rows(self, recipe: Recipe, examples: Sequence[Example], decoding: Decoding) -> list[list[Row]]:
-        numbers = {example.id: number for number, example in enumerate(examples)}
-        known: dict[tuple[int, int], Row] = {}
-        if self.journal is not None:
-            for row in self.journal.rows(recipe.key, examples=list(numbers)):
-                if row.sample in decoding.samples:
-                    known[numbers[row.example], row.sample] = row
-        self.progress.add(len(known), known=True)
-        if len(known) < len(examples) * len(decoding.samples):
-            if self.journal is not None:
-                self.journal.add_recipe(recipe.key, recipe.to_json())
-            self.engine.become(recipe)
+    def answer(self, asks: Sequence[Ask], examples: Sequence[Example]) -> list[list[list[Row]]]:
+        """For each ask, for each example, a row per sample: all in the order given.
+
+        Rows are graded and written to the journal as they come, while the engine goes on where it can.
+        """
+        known = [self._known(ask, examples) for ask in asks]
+        self.progress.add(sum(map(len, known)), known=True)
+        missing = [i for i, ask in enumerate(asks) if len(known[i]) < len(examples) * len(ask.samples)]
+        if missing:
+            # The whole list is given, so that batches are the same in a run that was interrupted; and the same list to
+            # all, so that an engine in another process is sent it once.
             prompts = [self.prompt(example) for example in examples]
-            # The whole list is given, so that batches are the same in a run that was interrupted.
-            for batch in self.engine.generate(prompts, decoding, done=frozenset(known)):
-                fresh = [answer for answer in batch if (answer.index, answer.sample) not in known]
-                rows = self._grade(recipe, fresh, [examples[answer.index] for answer in fresh])
+            jobs = [Job(asks[i].recipe, prompts, self._decoding(asks[i]), frozenset(known[i])) for i in missing]
+            noted: set[str] = set()
+            for number, answers in self.engine.run(jobs):
+                ask, rows = asks[missing[number]], known[missing[number]]
+                fresh = [answer for answer in answers if (answer.index, answer.sample) not in rows]
+                if not fresh:
+                    continue
+                graded = self._grade(ask.recipe, fresh, [examples[answer.index] for answer in fresh])
                 if self.journal is not None:
-                    self.journal.record(rows)
-                for answer, row in zip(fresh, rows, strict=True):
-                    known[answer.index, answer.sample] = row
-                self.progress.add(len(rows))
-        return [[known[number, sample] for sample in decoding.samples] for number in range(len(examples))]
+                    if ask.recipe.key not in noted:
+                        self.journal.add_recipe(ask.recipe.key, ask.recipe.to_json())
+                        noted.add(ask.recipe.key)
+                    self.journal.record(graded)
+                for answer, row in zip(fresh, graded, strict=True):
+                    rows[answer.index, answer.sample] = row
+                self.progress.add(len(graded))
+        return [
+            [[rows[i, sample] for sample in ask.samples] for i in range(len(examples))]
+            for ask, rows in zip(asks, known, strict=True)
+        ]
+
+    def _known(self, ask: Ask, examples: Sequence[Example]) -> dict[tuple[int, int], Row]:
+        """What the journal has: (place of the example, sample) -> row."""
+        if self.journal is None:
+            return {}
+        places = {example.id: place for place, example in enumerate(examples)}
+        rows = self.journal.rows(ask.recipe.key, examples=list(places))
+        return {(places[row.example], row.sample): row for row in rows if row.sample in ask.samples}
+
+    def _decoding(self, ask: Ask) -> Decoding:
+        return Decoding(self.limit or self.task.max_tokens, self.task.stop, ask.temperature, ask.top_p, ask.samples)
 
     def _grade(self, recipe: Recipe, answers: Sequence[Answer], examples: Sequence[Example]) -> list[Row]:
-        grades = self.task.grade_many([answer.text for answer in answers], examples)
+        key, grades = recipe.key, self.task.grade_many([answer.text for answer in answers], examples)
         return [
             Row(
-                recipe=recipe.key,
+                recipe=key,
                 example=example.id,
                 sample=answer.sample,
                 reward=grade.strict,

@@ -12,7 +12,7 @@ import numpy as np
 
 from seedfold import config as settings
 from seedfold import tasks
-from seedfold.engines import open_engine
+from seedfold.engines import open_engine, opened
 from seedfold.errors import UserError
 from seedfold.evaluate import Evaluator
 from seedfold.export import check_free
@@ -47,13 +47,15 @@ def evaluate(
     examples = getattr(split(task.examples, config.splits, f'task "{config.task.name}"'), part)
     if not examples:
         raise UserError(f'"splits.{part}" is 0; give it examples or choose another --split')
+    limit = _learned(recipes) if config.task.limit == "learned" else 0
     model = config.model if not chosen else dataclasses.replace(config.model, dtype=chosen[0].dtype)
     progress.say(f"loading {model.name}")
-    engine = open_engine(model, config.engine)
-    evaluator = Evaluator(engine, task, None, progress)
-    progress.expect(len(examples) * max(1, len(chosen)))
-    progress.enter(part)
-    voters = [evaluator.greedy(recipe, examples) for recipe in chosen or [base_recipe(config, engine)]]
+    with opened(model, config.engine) as engine:
+        evaluator = Evaluator(engine, task, None, progress, limit)
+        progress.expect(len(examples) * max(1, len(chosen)))
+        progress.enter(part)
+        voters = evaluator.greedy_many(chosen or [base_recipe(config, engine)], examples)
+        fingerprint = engine.fingerprint
     progress.close()
     grades = vote_of(voters)
     if answers is not None:
@@ -61,7 +63,7 @@ def evaluate(
     strict = float(np.mean([grade.strict for grade in grades]))
     return {
         "model": config.model.name,
-        "fingerprint": engine.fingerprint,
+        "fingerprint": fingerprint,
         "recipes": [str(path) for path in recipes],
         "task": config.task.name,
         "split": part,
@@ -123,6 +125,20 @@ tensors include {list(recipe.include)} exclude {list(recipe.exclude)}; terms [fa
 
 {terms}{more}
 """
+
+
+def _learned(recipes: Sequence[Path]) -> int:
+    """The token limit that the recipes' study learned, from its record."""
+    from seedfold import study
+
+    for path in recipes:
+        folder = path.parent.parent
+        if (folder / "record.json").is_file() and (limit := study.load(folder).record.get("token_limit")):
+            return int(limit["used"])
+    raise UserError(
+        '"task.limit" is "learned", but what was learned is in the record of a study and no recipe of one was given; use '
+        '"task.limit" fixed with "task.max_tokens"'
+    )
 
 
 def _measured(path: Path) -> str:

@@ -6,10 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from seedfold import tasks
-from seedfold.engines import open_engine
+from seedfold.engines import memory as gpu_memory
+from seedfold.engines import opened
+from seedfold.engines.base import Decoding, Job
 from seedfold.evaluate import Evaluator
 from seedfold.progress import Progress, duration
+from seedfold.recipe import Base
 from seedfold.search import racing
+from seedfold.search.population import draw
 from seedfold.splits import Splits, needed, split
 from seedfold.study import base_recipe, planned, rounds_of
 
@@ -18,7 +22,13 @@ if TYPE_CHECKING:
     from seedfold.engines.base import Engine
 
 PROBE = 32
-"""Answers that the probe generates."""
+"""Answers of the base that the probe generates where one engine runs on the CPU."""
+
+SECONDS = 10.0
+"""How long the probe of other engines runs, warming up aside."""
+
+PROMPT = 512
+"""Tokens of the longest prompt, as supposed before there is a tokenizer to count them."""
 
 
 def plan(config: Config, probe: bool = True) -> str:
@@ -39,37 +49,106 @@ def plan(config: Config, probe: bool = True) -> str:
     if config.search.racing:
         full = config.search.candidates * sizes.search
         lines.append(f"racing saves {1 - scoring / full:.0%} of the search's answers")
-    if probe:
-        lines += _measured(config, task, splits)
+    found = gpu_memory.gpus(config.model.device)
+    fits, told = budget(config, found, PROMPT + task.max_tokens) if found else (True, [])
+    lines += told
+    if not fits:
+        lines.append("time: not measured, since nothing was loaded")
+    elif probe:
+        lines += _measured(config, task, splits, bool(found))
     else:
         lines.append("time and memory: leave out --no-probe to measure them")
     return "\n".join(lines)
 
 
-def _measured(config: Config, task: tasks.Task, splits: Splits) -> list[str]:
-    engine = open_engine(config.model, config.engine)
-    evaluator = Evaluator(engine, task, None, Progress(quiet=True))
-    examples = (splits.search + splits.select + splits.test)[:PROBE]
-    recipe = base_recipe(config, engine)
-    evaluator.greedy(recipe, examples[:2])  # warm up
+def budget(config: Config, found: list[gpu_memory.Gpu], tokens: int) -> tuple[bool, list[str]]:
+    """Whether the engines fit the GPUs, as far as is known before they are loaded, and lines that say so.
+
+    Args:
+        tokens: of a prompt and its answer, at most.
+    """
+    engine, sizes = config.engine, gpu_memory.checkpoint(config.model)
+    if engine.tensor_parallel > len(found):
+        return False, [f"does NOT fit: engine.tensor_parallel is {engine.tensor_parallel}, GPUs here: {len(found)}"]
+    if sizes is None:
+        return True, ["GPU memory: the checkpoint is not on this machine yet, so its size is not known"]
+    parts = gpu_memory.need(engine, sizes, tokens)
+    together, free = gpu_memory.crowded(config.model, engine, len(found)), min(gpu.free for gpu in found)
+    whole = together * sum(parts.values())
+    shown = ", ".join(f"{name} {value / 2**30:.1f}" for name, value in parts.items())
+    lines = [
+        f"GPU memory: {together} engine{'s' * (together > 1)} on a GPU, {sum(parts.values()) / 2**30:.1f} GiB each "
+        f"({shown}): {whole / 2**30:.1f} GiB at least, of {free / 2**30:.1f} GiB free"
+    ]
+    if whole > free:
+        lower = [
+            *(["engine.count"] if together > 1 else []),
+            *(["engine.copies"] if engine.copies > 1 else []),
+            "engine.memory" if engine.name == "vllm" else "engine.batch",
+        ]
+        lines.append(f"does NOT fit: lower {' or '.join(lower)}, or take a smaller model or a larger GPU")
+    return whole <= free, lines
+
+
+def _measured(config: Config, task: tasks.Task, splits: Splits, gpu: bool) -> list[str]:
+    with opened(config.model, config.engine) as engine:
+        evaluator = Evaluator(engine, task, None, Progress(quiet=True))
+        if gpu or config.engine.name != "transformers" or config.engine.count > 1:
+            return _timed(config, evaluator, splits)
+        examples = (splits.search + splits.select + splits.test)[:PROBE]
+        recipe = base_recipe(config, engine)
+        evaluator.greedy(recipe, examples[:2])  # warm up
+        start = time.monotonic()
+        rows = evaluator.greedy(recipe, examples)
+        rate = len(rows) / (time.monotonic() - start)
+        tokens = sum(row.tokens for row in rows) / len(rows)
+        total = planned(config)
+        return [
+            f"probe: {len(rows)} answers of the base at {rate:.1f}/s, {tokens:.0f} tokens each on average, "
+            f"{sum(row.finish == 'length' for row in rows)} cut off",
+            f"time: about {duration(total / rate)}; tokens: about {total * tokens:,.0f}",
+            memory(engine, config, max(row.prompt_tokens for row in rows), task.max_tokens),
+        ]
+
+
+def _timed(config: Config, evaluator: Evaluator, splits: Splits) -> list[str]:
+    """Let the engines work on the first candidates for about ten seconds, overlap and switches included."""
+    engine, task = evaluator.engine, evaluator.task
+    population = draw(
+        config.search, Base(config.model.name, config.model.revision, engine.fingerprint), engine.dtype, {}
+    )
+    prompts = [evaluator.prompt(example) for example in splits.search]
+    decoding = Decoding(task.max_tokens, task.stop)
+    engines = max(1, config.engine.count)
+    for _ in engine.run([Job(recipe, prompts[:4], decoding) for recipe in population[: 2 * engines]]):
+        pass  # warm up: kernels are compiled and graphs captured
+    answers, last = [], 0.0
     start = time.monotonic()
-    rows = evaluator.greedy(recipe, examples)
-    rate = len(rows) / (time.monotonic() - start)
-    tokens = sum(row.tokens for row in rows) / len(rows)
-    total = planned(config)
+    run = engine.run([Job(recipe, prompts, decoding) for recipe in population])
+    for _, batch in run:
+        answers += batch
+        last = time.monotonic() - start
+        if last > SECONDS:
+            break
+    del run  # which stops the engines
+    rate, total = len(answers) / last, planned(config)
+    tokens = sum(answer.tokens for answer in answers) / len(answers)
     return [
-        f"probe: {len(rows)} answers of the base at {rate:.1f}/s, {tokens:.0f} tokens each on average, "
-        f"{sum(row.finish == 'length' for row in rows)} cut off",
+        f"probe: {len(answers):,} answers of candidates in {last:.0f} s by {engines} engine{'s' * (engines > 1)}: "
+        f"{rate:.1f}/s, {rate / len(prompts):.2f} candidates of {len(prompts)} examples a second, {tokens:.0f} tokens each "
+        f"on average, {sum(answer.finish == 'length' for answer in answers)} cut off",
         f"time: about {duration(total / rate)}; tokens: about {total * tokens:,.0f}",
-        memory(engine, config, max(row.prompt_tokens for row in rows), task.max_tokens),
+        memory(engine, config, max(answer.prompt_tokens for answer in answers), task.max_tokens),
     ]
 
 
 def memory(engine: Engine, config: Config, prompt: int, answer: int) -> str:
-    """Weights, their resident base, and keys and values of a full batch at full length."""
-    sizes = engine.sizes()
-    cache = sizes["cache_bytes_per_token"] * (prompt + answer) * config.engine.batch
-    parts = {"weights": sizes["weights"], "base copy": sizes["weights"], "keys and values, at most": cache}
-    whole = sum(parts.values())
+    """Weights, their resident base, and keys and values of a full batch at full length; of all engines."""
+    sizes, engines, copies = engine.sizes(), max(1, config.engine.count), engine.sizes().get("copies", 1)
+    cache = sizes["cache_bytes_per_token"] * (prompt + answer) * sizes.get("slots", config.engine.batch) * copies
+    if config.engine.memory:
+        cache = int(config.engine.memory * 2**30)
+    parts = {"weights": copies * sizes["weights"], "base copy": sizes["weights"], "keys and values, at most": cache}
+    whole = engines * sum(parts.values())
     shown = ", ".join(f"{name} {value / 2**20:,.0f} MiB" for name, value in parts.items())
-    return f"memory: about {whole / 2**30:.1f} GiB ({shown})"
+    return f"memory: about {whole / 2**30:.1f} GiB ({f'{engines} engines, each ' if engines > 1 else ''}{shown})"

@@ -18,9 +18,9 @@ import numpy as np
 
 from seedfold import config as settings
 from seedfold import stats, tasks
-from seedfold.engines import open_engine
+from seedfold.engines import opened
 from seedfold.errors import UserError
-from seedfold.evaluate import Evaluator, check_room, grade_of
+from seedfold.evaluate import Ask, Evaluator, check_room, grade_of
 from seedfold.journal import Journal, Row
 from seedfold.progress import Progress
 from seedfold.recipe import Base, Recipe
@@ -101,25 +101,26 @@ def run(
     progress = progress or Progress(quiet=True)
     task = tasks.load(config.task, needed(config.splits))
     splits = split(task.examples, config.splits, f'task "{config.task.name}"')
-    with Journal.open(folder, config.to_dict()) as journal, _clock(journal) as seconds:
+    with Journal.open(folder, config.binding()) as journal, _clock(journal) as seconds:
         progress.say(f"loading {config.model.name}")
-        engine = open_engine(config.model, config.engine)
-        evaluator = Evaluator(engine, task, journal, progress)
-        check_room(evaluator, (*splits.search, *splits.select, *splits.gate, *splits.test))
-        _same_material(journal, engine, evaluator, splits)
-        progress.expect(planned(config))
-        scored = search(evaluator, config, splits.search)
-        members = _members(scored, config, folder)
-        votes, selected = select(evaluator, config, splits.select, scored.base[0].recipe, members)
-        chosen = max(votes, key=lambda line: (line["vote"], -line["k"]))["k"]
-        final = test(evaluator, config, splits.test, members[:chosen])
-        progress.close()
+        with opened(config.model, config.engine) as engine:
+            evaluator = Evaluator(engine, task, journal, progress)
+            check_room(evaluator, (*splits.search, *splits.select, *splits.gate, *splits.test))
+            _same_material(journal, engine, evaluator, splits)
+            progress.expect(planned(config))
+            scored = search(evaluator, config, splits.search)
+            members = _members(scored, config, folder)
+            votes, selected = select(evaluator, config, splits.select, scored.base[0].recipe, members)
+            chosen = max(votes, key=lambda line: (line["vote"], -line["k"]))["k"]
+            final = test(evaluator, config, splits.test, members[:chosen])
+            progress.close()
 
-        from seedfold.report.record import build, write
+            from seedfold.report.record import build, write
 
-        record = build(config, engine, journal, splits, scored, selected, votes, chosen, final)
-        record["seconds"] = seconds()
-        write(record, folder)
+            record = build(config, engine, journal, splits, scored, selected, votes, chosen, final)
+            record["token_limit"] = token_limit(scored.base, task.max_tokens, config.task.limit)
+            record["seconds"] = seconds()
+            write(record, folder)
     return Study(folder, record)
 
 
@@ -144,6 +145,10 @@ def search(evaluator: Evaluator, config: Config, examples: Sequence[Example]) ->
     population = draw(config.search, base, evaluator.engine.dtype, source)
     evaluator.progress.enter("base on search")
     base_rows = evaluator.greedy(base_recipe(config, evaluator.engine), examples)
+    limit = token_limit(base_rows, evaluator.task.max_tokens, config.task.limit)
+    evaluator.limit = limit["used"]
+    if evaluator.journal is not None:
+        evaluator.journal.note("token_limit", limit)
     rows: list[list[Row | None]] = [[None] * len(examples) for _ in population]
     rounds = rounds_of(config)
     going = list(range(len(population)))
@@ -151,11 +156,31 @@ def search(evaluator: Evaluator, config: Config, examples: Sequence[Example]) ->
     for number, (count, stop) in enumerate(rounds):
         if number:
             going = sorted(_score(config, population, rows, base_rows).ranking[:count])
-        for candidate in going:
-            evaluator.progress.enter(f"search, round {number + 1} of {len(rounds)}" if len(rounds) > 1 else "search")
-            rows[candidate][start:stop] = evaluator.greedy(population[candidate], examples[start:stop])
+        evaluator.progress.enter(f"search, round {number + 1} of {len(rounds)}" if len(rounds) > 1 else "search")
+        answered = evaluator.greedy_many([population[candidate] for candidate in going], examples[start:stop])
+        for candidate, block in zip(going, answered, strict=True):
+            rows[candidate][start:stop] = block
         start = stop
     return _score(config, population, rows, base_rows, rounds)
+
+
+def token_limit(base: Sequence[Row], configured: int, rule: str) -> dict[str, Any]:
+    """The token limit of all answers but the base's own on search, which it is learned from.
+
+    Args:
+        base: the base's rows on search, answered under the configured limit.
+        configured: tokens.
+        rule: "fixed": the configured limit; "learned": a quarter more than the longest answer of the base that ended by
+            itself, rounded up to a multiple of 16, and at most what is configured. None ended: what is configured.
+
+    Returns:
+        configured, used, base_longest (None where no answer ended), in tokens.
+    """
+    longest = max((row.tokens for row in base if row.finish == "stop"), default=None)
+    used = configured
+    if rule == "learned" and longest is not None:
+        used = min(configured, -(-longest * 5 // 64) * 16)
+    return {"configured": configured, "used": used, "base_longest": longest}
 
 
 def _score(
@@ -205,13 +230,11 @@ def select(
 ) -> tuple[list[dict[str, Any]], dict[str, list[Row]]]:
     """Votes of each size K beside self-consistency of the base with K samples; and the rows of base and members."""
     largest = max(config.search.votes)
-    evaluator.progress.enter("select: members of the vote")
-    rows = {recipe.key: evaluator.greedy(recipe, examples) for recipe in members}
-    evaluator.progress.enter("select: base")
+    evaluator.progress.enter("select")
     recipe = base_recipe(config, evaluator.engine)
-    rows[base] = evaluator.greedy(recipe, examples)
-    evaluator.progress.enter("select: self-consistency of the base")
-    samples = evaluator.sampled(recipe, examples, largest, config.engine.temperature, config.engine.top_p)
+    asks = [*map(Ask, members), Ask(recipe), _samples(recipe, largest, config)]
+    *greedy, samples = evaluator.answer(asks, examples)
+    rows = {key: _first(line) for key, line in zip([*(member.key for member in members), base], greedy, strict=True)}
     lines = []
     for k in sorted(set(config.search.votes)):
         voted = vote_of([rows[recipe.key] for recipe in members[:k]])
@@ -247,13 +270,11 @@ class Outcome:
 def test(evaluator: Evaluator, config: Config, examples: Sequence[Example], members: Sequence[Recipe]) -> list[Outcome]:
     """Everything that is reported, answered once on the test split."""
     k = len(members)
-    evaluator.progress.enter("test: base")
+    evaluator.progress.enter("test")
     recipe = base_recipe(config, evaluator.engine)
-    base = evaluator.greedy(recipe, examples)
-    evaluator.progress.enter("test: members of the vote")
-    rows = [evaluator.greedy(member, examples) for member in members]
-    evaluator.progress.enter("test: self-consistency of the base")
-    sampled = evaluator.sampled(recipe, examples, k, config.engine.temperature, config.engine.top_p)
+    asks = [Ask(recipe), *map(Ask, members), _samples(recipe, k, config)]
+    first, *greedy, sampled = evaluator.answer(asks, examples)
+    base, rows = _first(first), [_first(line) for line in greedy]
     samples = [[row[j] for row in sampled] for j in range(k)]
     return [
         Outcome("base", "base", 1, [grade_of(row) for row in base], base, [recipe]),
@@ -268,6 +289,15 @@ def test(evaluator: Evaluator, config: Config, examples: Sequence[Example], memb
             [recipe],
         ),
     ]
+
+
+def _samples(recipe: Recipe, count: int, config: Config) -> Ask:
+    """Samples 1 … count of the base, for self-consistency."""
+    return Ask(recipe, tuple(range(1, count + 1)), config.engine.temperature, config.engine.top_p)
+
+
+def _first(line: Sequence[Sequence[Row]]) -> list[Row]:
+    return [rows[0] for rows in line]
 
 
 def vote_of(voters: Sequence[Sequence[Row]]) -> list[Grade]:

@@ -133,6 +133,17 @@ def test_an_integer_stands_for_a_number_and_becomes_one():
         ("engine.top_p=nan", ('"engine.top_p"', "nan", "at most 1")),
         ("stats.level=95", ('"stats.level"', "95", "between 0 and 1")),
         ("task.stop=['']", ('"task.stop"', "['']", "empty")),
+        ("task.limit=short", ('"task.limit"', "'short'", "fixed, learned")),
+        ("engine=fast", ('"engine.name"', "'fast'", "transformers, vllm, stacked")),
+        ("engine=3", ('"engine"', "3", "section", 'engine = "NAME"')),
+        ("search=few", ('"search"', "'few'", "section")),
+        ("engine.count=-1", ('"engine.count"', "-1", "at least 0")),
+        ("engine.memory=nan", ('"engine.memory"', "nan", "at least 0")),
+        ("engine.base_copy=disk", ('"engine.base_copy"', "'disk'", "device, host")),
+        ("engine.tensor_parallel=2", ('"engine.tensor_parallel"', "2", '"transformers"', "vllm")),
+        ("engine.memory=2", ('"engine.memory"', "2", '"transformers"', "vllm")),
+        ("engine.batch_invariant=false", ('"engine.batch_invariant"', "False", "vllm")),
+        ("engine.copies=4", ('"engine.copies"', "4", "stacked")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -154,6 +165,28 @@ def test_pairs_need_an_even_population():
     said = message(["search.candidates=17", "search.antithetic=true"])
     assert '"search.candidates" is 17' in said
     assert "even" in said
+
+
+def test_a_section_given_as_a_string_is_its_name(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text('engine = "vllm"\nmodel = "some/model"\ntask = "gsm8k"\n[search]\ncandidates = 20\n')
+    made = config.load(path)
+    assert (made.engine.name, made.model.name, made.task.name) == ("vllm", "some/model", "gsm8k")
+    assert made.engine.batch == Config().engine.batch
+    assert config.from_dict({"engine": "stacked"}).engine == config.Engine(name="stacked")
+    assert config.load(path, ["engine.count=3"]).engine == config.Engine(name="vllm", count=3)
+    assert config.load(path, ["engine=stacked"]).engine.name == "stacked"
+    assert config.load(None, ["engine.batch=3", "engine=vllm"]).engine == config.Engine(name="vllm", batch=3)
+    assert config.load(None, ["task.options={model='a', engine=3}"]).task.options == {"model": "a", "engine": 3}
+
+
+def test_a_folder_is_bound_to_what_changes_results():
+    one = config.load(None, ["engine=vllm"])
+    other = config.load(None, ["engine=vllm", "engine.count=4", "engine.memory=2.5", "engine.base_copy=host"])
+    assert one.to_dict() != other.to_dict()
+    assert one.binding() == other.binding()
+    for item in ("engine=transformers", "engine.batch=3", "engine.batch_invariant=false", "engine.tensor_parallel=2"):
+        assert config.load(None, ["engine=vllm", item]).binding() != one.binding()
 
 
 @pytest.mark.parametrize("item", ["search.candidates", "=3", " =3", ""])

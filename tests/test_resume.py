@@ -8,7 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+from checkpoints import small_study, write_tiny
+
+import seedfold
 from seedfold.report.record import TIMES
 
 CONFIG = """
@@ -35,6 +39,13 @@ def command(config: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "seedfold", "run", str(config), "--out", str(out)]
 
 
+SCRIPT = """
+import json, sys, seedfold
+config, out = sys.argv[1:]
+seedfold.run(json.loads(open(config).read()), out)
+"""
+
+
 def recorded(folder: Path) -> int:
     """Evaluations in the journal so far, 0 before there is one."""
     path = folder / "journal.sqlite"
@@ -44,9 +55,9 @@ def recorded(folder: Path) -> int:
         return int(database.execute("SELECT count(*) FROM evaluations").fetchone()[0])
 
 
-def kill_at(config: Path, out: Path, goal: int, delay: float) -> None:
+def kill_at(command: list[str], out: Path, goal: int, delay: float) -> None:
     """Start the study and kill it `delay` seconds after its journal holds `goal` evaluations."""
-    process = subprocess.Popen(command(config, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while recorded(out) < goal:
         assert process.poll() is None, "the study ended before it could be killed"
         time.sleep(0.01)
@@ -76,9 +87,34 @@ def test_ten_kills_change_nothing(tmp_path: Path) -> None:
     before = []
     for goal in sorted(moments.randrange(total - 20) for _ in range(KILLS)):
         goal = max(goal, recorded(killed))
-        kill_at(config, killed, goal, moments.random() * 0.3)
+        kill_at(command(config, killed), killed, goal, moments.random() * 0.3)
         before.append(recorded(killed))
     assert before == sorted(before), "a kill lost evaluations"
     assert not (killed / "record.json").exists()
     subprocess.run(command(config, killed), check=True, capture_output=True)
     assert outcome(killed) == outcome(whole)
+
+
+def test_kills_change_nothing_with_engines_in_processes_of_their_own(tmp_path: Path) -> None:
+    settings: dict[str, Any] = small_study(tmp_path, write_tiny(tmp_path / "model"), racing=True, block=8)
+    settings["task"] |= {"limit": "learned", "max_tokens": 80, "stop": ["w"]}
+    seedfold.run(settings, tmp_path / "one")
+    total = recorded(tmp_path / "one")
+    settings["engine"]["count"] = 2
+    config, killed = tmp_path / "config.json", tmp_path / "killed"
+    config.write_text(json.dumps(settings))
+    run = [sys.executable, "-c", SCRIPT, str(config), str(killed)]
+    moments = random.Random(3)
+    before = [0]
+    for share in (0.1, 0.6):
+        kill_at(run, killed, max(round(share * total), before[-1] + 1), moments.random() * 0.02)
+        before.append(recorded(killed))
+    assert before == sorted(before), "a kill lost evaluations"
+    assert not (killed / "record.json").exists()
+    subprocess.run(run, check=True, capture_output=True)
+    (record, *rest), (expected, *others) = outcome(killed), outcome(tmp_path / "one")
+    assert rest == others
+    assert record.pop("machine")["engines"] == 2  # type: ignore[index]
+    assert record["config"]["engine"].pop("count") == 2  # type: ignore[index]
+    del expected["machine"], expected["config"]["engine"]["count"]  # type: ignore[attr-defined]
+    assert record == expected

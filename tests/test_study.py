@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from checkpoints import small_study, write_tiny
 
 import seedfold
 from seedfold import UserError, config, evaluation, study
+from seedfold.engines.base import Decoding
 from seedfold.engines.transformers import TransformersEngine
 from seedfold.evaluate import Evaluator
 from seedfold.journal import Journal, Row
@@ -237,6 +239,83 @@ def test_no_room_for_an_answer_is_refused_before_anything_is_spent(settings: dic
         seedfold.run(long, tmp_path / "out")
     with Journal.read(tmp_path / "out") as journal:
         assert journal.count() == 0
+
+
+def test_the_token_limit_is_learned_from_the_base(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = copy.deepcopy(settings)
+    mine["task"] |= {"limit": "learned", "max_tokens": 120, "stop": ["w"]}
+    mine["search"] |= {"candidates": 5, "votes": [2]}
+    limits: list[tuple[int, bool]] = []
+    answer = TransformersEngine._answer
+
+    def spy(self: Any, prompts: Any, numbers: Any, prefix: Any, decoding: Decoding) -> Any:
+        limits.append((decoding.max_tokens, decoding.temperature > 0))
+        return answer(self, prompts, numbers, prefix, decoding)
+
+    monkeypatch.setattr(TransformersEngine, "_answer", spy)
+    learned = seedfold.run(mine, tmp_path / "learned")
+    limit = learned.record["token_limit"]
+    with Journal.read(tmp_path / "learned") as journal:
+        assert journal.noted("token_limit") == limit
+        rows = [row for key in journal.recipes() for row in journal.rows(key)]
+        base = next(key for key in journal.recipes() if not Recipe.from_json(journal.recipe_text(key)).terms)
+    answered = Counter(row.example for row in rows)
+    on_search = [row for row in rows if row.recipe == base and answered[row.example] == 6]  # base and five candidates
+    assert len(on_search) == 24
+    longest = max(row.tokens for row in on_search if row.finish == "stop")
+    assert limit == {"configured": 120, "used": min(120, math.ceil(1.25 * longest / 16) * 16), "base_longest": longest}
+    assert limit["used"] < 120
+    assert max(row.tokens for row in rows if row not in on_search) <= limit["used"]
+    assert limits[:2] == [(120, False)] * 2  # the base on search, in two batches
+    assert set(limits[2:]) >= {(limit["used"], False), (limit["used"], True)}
+    assert 120 not in {tokens for tokens, _ in limits[2:]}
+
+    chosen, best = config.from_dict(mine), tmp_path / "learned" / "recipes" / "rank-01.json"
+    assert evaluation.evaluate(chosen, [best], "test")["accuracy"] == learned.results[1]["accuracy"]
+    with pytest.raises(UserError, match=r'"task.limit" is "learned".*no recipe'):
+        evaluation.evaluate(chosen, [], "test")
+
+
+def test_without_learning_the_limit_is_the_task_s(done: seedfold.Study) -> None:
+    limit = done.record["token_limit"]
+    assert (limit["configured"], limit["used"]) == (8, 8)
+
+
+def rows_of(*answers: tuple[int, str]) -> list[Row]:
+    return [Row("key", str(i), 0, 0.0, 0.0, None, "", 1, tokens, finish) for i, (tokens, finish) in enumerate(answers)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "used"),
+    [
+        ([(10, "stop"), (64, "stop"), (500, "length")], 80),
+        ([(64, "stop")], 80),
+        ([(65, "stop")], 96),
+        ([(1, "stop")], 16),
+        ([(450, "stop")], 500),
+        ([(500, "length")], 500),
+        ([(500, "length"), (500, "stop")], 500),
+    ],
+)
+def test_the_learned_limit(answers: list[tuple[int, str]], used: int) -> None:
+    assert study.token_limit(rows_of(*answers), 500, "learned")["used"] == used
+    assert study.token_limit(rows_of(*answers), 500, "fixed")["used"] == 500
+
+
+def test_where_and_how_fast_may_change_in_the_same_folder(
+    done: seedfold.Study, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Evaluator, "_grade", None)
+    other = copy.deepcopy(settings)
+    other["engine"] |= {"count": 2}
+    again = seedfold.run(other, done.folder)
+    assert again.results == done.results
+    other["engine"] |= {"batch": 32}
+    with pytest.raises(UserError, match=r"engine\.batch"):
+        seedfold.run(other, done.folder)
+    seedfold.run(settings, done.folder)  # the folder is others' too
 
 
 def test_antithetic_and_gaussian_and_rms_run(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""An engine without a model, for the processes of a pool: what it answers depends on the job alone."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from seedfold.engines.base import Answer, Decoding, Job, Prompt, in_turn
+from seedfold.errors import UserError
+from seedfold.recipe import Base, Recipe, Term
+
+BATCH = 4
+PROMPTS = [Prompt((1,) * (i + 1), f"p{i}") for i in range(10)]
+
+
+def recipe(seed: int, fingerprint: str = "same") -> Recipe:
+    return Recipe(Base("fake", "", fingerprint), (Term("rademacher", seed, 0.1),), dtype="float32")
+
+
+def jobs_of(count: int, prompts: list[Prompt] = PROMPTS, samples: tuple[int, ...] = (0,), first: int = 1) -> list[Job]:
+    return [Job(recipe(seed), prompts, Decoding(8, samples=samples)) for seed in range(first, first + count)]
+
+
+class Fake:
+    """`name` is JSON: log (a folder for what it does), delay (seconds a batch), size (characters more of an answer),
+    width, fingerprint ("own": one per process), bad (a seed whose jobs fail, by "raise", "refuse" or "stick")."""
+
+    name, revision, dtype, positions = "fake", "", "float32", 512
+
+    def __init__(self, name: str) -> None:
+        print("opening a fake engine", flush=True)
+        settings = {"log": "", "delay": 0.0, "size": 0, "width": 1, "fingerprint": "same", "bad": None, "how": "raise"}
+        self.s = SimpleNamespace(**{**settings, **json.loads(name)})
+        self.fingerprint = str(os.getpid()) if self.s.fingerprint == "own" else self.s.fingerprint
+        self.recipe: Any = None
+
+    def note(self, *words: object) -> None:
+        if self.s.log:
+            with (Path(self.s.log) / f"{os.getpid()}.log").open("a") as file:
+                print(time.time(), *words, file=file)
+
+    def become(self, recipe: Any) -> None:
+        if recipe is not None and recipe.base.fingerprint != self.fingerprint:
+            raise UserError("a recipe of another base")
+        self.recipe = recipe
+
+    def seed(self) -> int:
+        return self.recipe.terms[0].seed if self.recipe is not None and self.recipe.terms else 0
+
+    def generate(self, prompts: list[Prompt], decoding: Any, done: Any = ()) -> Iterator[list[Answer]]:
+        if self.s.bad is not None and self.seed() == self.s.bad:
+            if self.s.how == "refuse":
+                raise UserError("this job is refused")
+            if self.s.how == "stick":
+                time.sleep(600)
+            raise ValueError("this job is broken")
+        self.note("job", self.seed(), len(decoding.samples), len(done))
+        wanted = [(i, sample) for i in range(len(prompts)) for sample in decoding.samples]
+        for start in range(0, len(wanted), BATCH):
+            batch = wanted[start : start + BATCH]
+            if all(pair in done for pair in batch):
+                continue
+            time.sleep(self.s.delay)
+            self.note("batch", self.seed())
+            yield [self.answer(prompts, i, sample, decoding) for i, sample in batch]
+
+    def answer(self, prompts: list[Prompt], i: int, sample: int, decoding: Any) -> Answer:
+        text = f"{self.seed()} {prompts[i].key} {sample}" + "x" * self.s.size
+        return Answer(i, sample, text, len(prompts[i].tokens), min(5 + i, decoding.max_tokens), "stop")
+
+    def run(self, jobs: list[Any]) -> Iterator[tuple[int, list[Answer]]]:
+        self.note("run", len(jobs))
+        yield from in_turn(self, jobs)  # type: ignore[arg-type]
+
+    def logprobs(self, prompts: list[Prompt], continuations: list[list[int]]) -> list[list[float]]:
+        return [[float(self.seed()) for _ in tail] for tail in continuations]
+
+    def encode(self, messages: list[dict[str, str]]) -> tuple[int, ...]:
+        if messages[0]["content"] == "bad":
+            raise KeyError("no such role")
+        if messages[0]["content"] == "die once":
+            fuse = Path(self.s.log) / "fuse"
+            if not fuse.exists():
+                fuse.touch()
+                os._exit(7)
+        return tuple(messages[-1]["content"].encode())
+
+    def export(self, recipe: Any, folder: Path, card: str) -> None:
+        Path(folder).mkdir()
+        (Path(folder) / "README.md").write_text(f"{card} {recipe.terms[0].seed}")
+
+    def sizes(self) -> dict[str, int]:
+        sizes = {"weights": 1000, "cache_bytes_per_token": 2}
+        return sizes if self.s.width == 1 else {**sizes, "copies": self.s.width}
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": "fake", "device": "cpu", "torch": "0", "transformers": "0", "exact": True}
+
+
+def fake(model: Any, engine: Any) -> Fake:
+    """The opener."""
+    assert engine.count == 1
+    return Fake(model.name)
+
+
+def refuses(model: Any, engine: Any) -> Fake:
+    raise UserError("there is no such model")
+
+
+def crashes(model: Any, engine: Any) -> Fake:
+    print("CUDA error: out of memory", file=sys.stderr, flush=True)
+    os._exit(3)
