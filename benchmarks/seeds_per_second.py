@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -159,6 +160,8 @@ class Published:
 
         self.name, self.revision, self.fingerprint, self.dtype = str(arguments.model), "", "", "bfloat16"
         self.tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+        # vLLM's own processes import the extension too.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         sys.path.insert(0, str(HERE))
         self.llm = LLM(
             str(arguments.model),

@@ -184,6 +184,20 @@ def test_not_a_number_stays_one(device, dtype, rounding):
     assert torch.equal(live.isnan(), base.isnan())
 
 
+@pytest.mark.parametrize(
+    ("terms", "factors"),
+    [([], None), ([("gaussian", 1, 0.0)], None), ([("rademacher", 1, 1e-60)], None), (MIXED, {"w": 0.0})],
+)
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_step_is_a_copy_to_the_bit(device, dtype, rounding, terms, factors):
+    base = torch.tensor([0.0, -0.0, 1.5, float("inf"), float("nan"), -6e-8], dtype=dtype, device=device)
+    base.view(torch.int32 if dtype == torch.float32 else torch.int16)[4] += 3  # a NaN that no rounding would make
+    live = torch.full_like(base, POISON)
+    fused.Rebuilder([(Segment.whole("w", 6), base, live)]).rebuild(terms, factors, rounding=rounding)
+    assert torch.equal(bits(live), bits(base))
+
+
 @pytest.mark.parametrize("at", [0, 8, 3], ids=["aligned", "aligned within", "unaligned"])
 @pytest.mark.parametrize("terms", [SIGNS, MIXED], ids=["signs", "mixed"])
 def test_segments_of_a_fused_buffer_leave_its_padding_alone(device, terms, at):
