@@ -338,6 +338,8 @@ def _same_material(journal: Journal, engine: Engine, evaluator: Evaluator, split
         "examples and prompts": hashlib.blake2b(repr(prompts).encode(), digest_size=16).hexdigest(),
         "reward": evaluator.task.digest,
     }
+    if copies := engine.sizes().get("copies"):  # of a stacked engine: as many as fit the GPU, unless the config says
+        material["number of stacked copies"] = str(copies)
     known = journal.noted("material") if journal.count() else None
     if known is None:
         journal.note("material", material)

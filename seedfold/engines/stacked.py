@@ -110,7 +110,7 @@ class StackedEngine:
             )
         loaded, tokenizer = models.load(model)
         slots = min(engine.batch, SLOTS)
-        return cls(loaded, tokenizer, model.name, model.revision, getattr(engine, "copies", 0), slots, device)
+        return cls(loaded, tokenizer, model.name, model.revision, engine.copies, slots, device)
 
     @property
     def positions(self) -> int | None:
