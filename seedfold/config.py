@@ -149,7 +149,11 @@ class Engine:
         "perturbed copies in one pass)",
         one_of("transformers", "vllm", "stacked"),
     )
-    batch: int = setting(64, "answers generated at once by an engine, at most", at_least(1))
+    batch: int = setting(
+        0,
+        "answers generated at once by an engine, at most; 0: 64, with vllm 256, with stacked 128 for each copy",
+        at_least(0),
+    )
     count: int = setting(
         0,
         "engines at once on this machine, each in a process of its own and dealt over the GPUs it has; several keep a "
@@ -189,6 +193,11 @@ class Engine:
     temperature: float = setting(0.7, "temperature of sampled answers (self-consistency)", above_zero)
     top_p: float = setting(1.0, "nucleus of sampled answers: least probable tokens beyond this share are cut")
 
+    @property
+    def at_once(self) -> int:
+        """Answers that one engine (of a stacked one, one copy) generates at once, at most."""
+        return self.batch or BATCH[self.name]
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -196,6 +205,9 @@ class Stats:
     resamples: int = setting(10_000, "bootstrap and permutation resamples", at_least(100))
     seed: int = setting(0, "seed of the resampling", seed64)
 
+
+BATCH = {"transformers": 64, "vllm": 256, "stacked": 128}
+"""Answers generated at once, unless the config says: what the engine of that name does well."""
 
 OWN = {
     "memory": "vllm",

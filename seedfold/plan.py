@@ -145,7 +145,7 @@ def _timed(config: Config, evaluator: Evaluator, splits: Splits) -> list[str]:
 def memory(engine: Engine, config: Config, prompt: int, answer: int) -> str:
     """Weights, their resident base, and keys and values of a full batch at full length; of all engines."""
     sizes, engines, copies = engine.sizes(), max(1, config.engine.count), engine.sizes().get("copies", 1)
-    cache = sizes["cache_bytes_per_token"] * (prompt + answer) * sizes.get("slots", config.engine.batch) * copies
+    cache = sizes["cache_bytes_per_token"] * (prompt + answer) * sizes.get("slots", config.engine.at_once) * copies
     if config.engine.memory:
         cache = int(config.engine.memory * 2**30)
     parts = {"weights": copies * sizes["weights"], "base copy": sizes["weights"], "keys and values, at most": cache}

@@ -127,7 +127,7 @@ def test_an_integer_stands_for_a_number_and_becomes_one():
         ("model.dtype=int8", ('"model.dtype"', "'int8'", "bfloat16")),
         ("model.name=''", ('"model.name"', "''", "give a name")),
         ("splits.test=1", ('"splits.test"', "1", "at least 2")),
-        ("engine.batch=0", ('"engine.batch"', "0", "at least 1")),
+        ("engine.batch=-1", ('"engine.batch"', "-1", "at least 0")),
         ("engine.top_p=0.0", ('"engine.top_p"', "0.0", "above 0")),
         ("engine.top_p=1.1", ('"engine.top_p"', "1.1", "at most 1")),
         ("engine.top_p=nan", ('"engine.top_p"', "nan", "at most 1")),
@@ -235,3 +235,8 @@ def getattr_path(value, path):
 def test_every_default_passes_its_own_check():
     config.from_dict(Config().to_dict())
     assert all(math.isfinite(sigma) for sigma in Config().search.sigmas)
+
+
+@pytest.mark.parametrize(("name", "batch", "at_once"), [("transformers", 0, 64), ("vllm", 0, 256), ("stacked", 32, 32)])
+def test_an_engine_answers_as_many_at_once_as_suits_it_unless_told(name, batch, at_once):
+    assert config.Engine(name=name, batch=batch).at_once == at_once

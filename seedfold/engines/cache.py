@@ -9,7 +9,7 @@ slots; what is empty is masked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -109,6 +109,16 @@ def aligned(count: int) -> int:
 def bucket(count: int) -> int:
     """The next multiple of `BUCKET`."""
     return -(-count // BUCKET) * BUCKET
+
+
+def batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Numbers of texts, at most `size` at once, that agree in their length up to the next multiple of `BUCKET`."""
+    groups: dict[int, list[int]] = {}
+    for number, length in enumerate(lengths):
+        groups.setdefault(bucket(length), []).append(number)
+    for _, numbers in sorted(groups.items()):
+        for start in range(0, len(numbers), size):
+            yield numbers[start : start + size]
 
 
 def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

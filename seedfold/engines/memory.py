@@ -96,7 +96,7 @@ def need(engine: config.Engine, sizes: Checkpoint, tokens: int) -> dict[str, int
         tokens: of a prompt and its answer, at most.
     """
     parts = engine.tensor_parallel
-    rows, held = engine.batch, {"weights": sizes.weights // parts, "base copy": sizes.weights // parts}
+    rows, held = engine.at_once, {"weights": sizes.weights // parts, "base copy": sizes.weights // parts}
     if engine.name == "vllm":
         if engine.base_copy == "host":
             del held["base copy"]
@@ -105,7 +105,7 @@ def need(engine: config.Engine, sizes: Checkpoint, tokens: int) -> dict[str, int
     elif engine.name == "stacked":
         copies = engine.copies or 1
         held = {"base copy": sizes.weights, f"{copies} perturbed": copies * sizes.weights}
-        rows = min(engine.batch, 128) * copies
+        rows = min(engine.at_once, 128) * copies
         cache = sizes.cache_bytes_per_token * tokens * rows
     else:
         cache = sizes.cache_bytes_per_token * tokens * rows

@@ -21,7 +21,8 @@ import torch
 
 from seedfold import config, models
 from seedfold.engines.base import Answer, Decoding, Job, Prompt
-from seedfold.engines.cache import BUCKET, bucket, shared_prefix
+from seedfold.engines.cache import BUCKET, batches, bucket, shared_prefix
+from seedfold.engines.checks import check_length
 from seedfold.engines.stacked_model import StackedModel
 from seedfold.engines.stacked_state import STEPS, Look, State
 from seedfold.engines.text import Text, encode_chat, end_tokens
@@ -109,7 +110,7 @@ class StackedEngine:
                 f"{'' if torch.cuda.is_available() else ', and torch sees none here'}; use engine transformers"
             )
         loaded, tokenizer = models.load(model)
-        slots = min(engine.batch, SLOTS)
+        slots = min(engine.at_once, SLOTS)
         return cls(loaded, tokenizer, model.name, model.revision, engine.copies, slots, device)
 
     @property
@@ -149,7 +150,7 @@ class StackedEngine:
         state = self._room(max(map(len, texts)), 1)
         self.model.weights[0].become(self.recipe)
         results: list[list[float]] = [[] for _ in prompts]
-        for numbers in _chunks([len(text) for text in texts]):
+        for numbers in batches([len(text) for text in texts], PREFILL):
             ids = self._padded([texts[i] for i in numbers])
             hidden = self.model.prefill(0, ids, state.cache, self._slots(range(len(numbers)), padded=True), 0)
             hidden = hidden.view(*ids.shape, -1)
@@ -213,7 +214,7 @@ class StackedEngine:
             return
         longest = max(len(prompt.tokens) for _, job in jobs for prompt in job.prompts)
         limit = max(job.decoding.max_tokens for _, job in jobs)
-        self._check_length(longest, limit)
+        check_length(self, longest, limit)
         state = self._room(longest + limit, limit)
         state.manner = jobs[0][1].decoding
         seats: list[_Unit | None] = [None] * self.copies
@@ -273,7 +274,7 @@ class StackedEngine:
         prompts = [unit.job.prompts[index] for _, index, _ in seated]
         # All but a prompt's last token go into the cache; the last one is what the first step continues.
         tails = [prompt.tokens[unit.shared : -1] for prompt in prompts]
-        for numbers in _chunks([len(tail) for tail in tails]):
+        for numbers in batches([len(tail) for tail in tails], PREFILL):
             ids, slots = (
                 self._padded([tails[i] for i in numbers]),
                 self._slots([seated[i][0] for i in numbers], padded=True),
@@ -335,23 +336,6 @@ class StackedEngine:
             self._state = None  # free before the larger one is taken
             self._state = State(self.model, self.slots, needed, max(limit, ROOM), sorted(self._ends) or [-1])
         return self._state
-
-    def _check_length(self, prompt: int, answer: int) -> None:
-        if self.positions and prompt + answer > self.positions:
-            raise UserError(
-                f"a prompt of {prompt} tokens and an answer of {answer} exceed the {self.positions} positions of "
-                f'model "{self.name}"; shorten the prompts or lower "task.max_tokens"'
-            )
-
-
-def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Numbers of texts, at most `PREFILL` at once, whose lengths agree up to the next multiple of `BUCKET`."""
-    groups: dict[int, list[int]] = {}
-    for number, length in enumerate(lengths):
-        groups.setdefault(bucket(length), []).append(number)
-    for _, numbers in sorted(groups.items()):
-        for start in range(0, len(numbers), PREFILL):
-            yield numbers[start : start + PREFILL]
 
 
 def _copies_that_fit(model: Any, slots: int, device: torch.device) -> int:

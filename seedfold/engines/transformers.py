@@ -18,7 +18,8 @@ import torch
 from seedfold import config, export, models
 from seedfold.engines.attention import Masks, install
 from seedfold.engines.base import ALIGN, Answer, Decoding, Job, Prompt, in_turn
-from seedfold.engines.cache import aligned, bucket, layer_count, new_cache, shared_prefix
+from seedfold.engines.cache import aligned, batches, bucket, layer_count, new_cache, shared_prefix
+from seedfold.engines.checks import check_length, is_exact
 from seedfold.engines.sampling import choose, draws
 from seedfold.engines.text import Text, encode_chat, end_tokens
 from seedfold.errors import UserError
@@ -75,7 +76,7 @@ class TransformersEngine:
         except (RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f'"model.device" is "{device}", which cannot hold the model ({reason}); use cpu') from None
-        return cls(loaded, tokenizer, model.name, model.revision, engine.batch)
+        return cls(loaded, tokenizer, model.name, model.revision, engine.at_once)
 
     @property
     def fingerprint(self) -> str:
@@ -103,10 +104,10 @@ class TransformersEngine:
     ) -> Iterator[list[Answer]]:
         if not prompts:
             return
-        self._check_length(max(len(prompt.tokens) for prompt in prompts), decoding.max_tokens)
+        check_length(self, max(len(prompt.tokens) for prompt in prompts), decoding.max_tokens)
         prefix = self._share([prompt.tokens for prompt in prompts])
         size = max(1, self.batch // len(decoding.samples))
-        for numbers in _batches([len(prompt.tokens) - 1 for prompt in prompts], size):
+        for numbers in batches([len(prompt.tokens) - 1 for prompt in prompts], size):
             if all((i, sample) in done for i in numbers for sample in decoding.samples):
                 continue
             with torch.inference_mode():  # not around the yield: the caller's code must not run in this mode
@@ -123,10 +124,10 @@ class TransformersEngine:
         if not prompts:
             return results
         for prompt, tail in zip(prompts, continuations, strict=True):
-            self._check_length(len(prompt.tokens), len(tail))
+            check_length(self, len(prompt.tokens), len(tail))
         prefix = self._share([prompt.tokens for prompt in prompts])
         lengths = [len(prompt.tokens) + len(tail) for prompt, tail in zip(prompts, continuations, strict=True)]
-        for numbers in _batches(lengths, ALIGN):
+        for numbers in batches(lengths, ALIGN):
             texts = [(*prompts[i].tokens, *continuations[i]) for i in numbers]
             with torch.inference_mode():
                 scores = self._score(texts, prefix)
@@ -165,34 +166,8 @@ class TransformersEngine:
 
     @cached_property
     def exact(self) -> bool:
-        """Whether this machine computes a row alike in any batch: probed with short random texts on the base.
-
-        The engine is left with the recipe it had.
-        """
-        before = self.recipe
-        self.become(None)
-        draw = np.random.Generator(np.random.PCG64(0))
-        vocabulary = self.model.config.get_text_config().vocab_size
-        texts = [tuple(draw.integers(0, vocabulary, 3 + 3 * i).tolist()) for i in range(ALIGN + 3)]
-        prompts = [Prompt(text, str(i)) for i, text in enumerate(texts)]
-        tails = [tuple(reversed(text[:3])) for text in texts]
-        decoding = Decoding(ALIGN + 2, temperature=1.0)
-        scores = self.logprobs(prompts, tails)
-        answers = {answer.index: answer.text for batch in self.generate(prompts, decoding) for answer in batch}
-        alike = all(
-            self.logprobs([prompts[i]], [tails[i]])[0] == scores[i]
-            and next(self.generate([prompts[i]], decoding))[0].text == answers[i]
-            for i in range(0, len(prompts), 6)
-        )
-        self.become(before)
-        return alike
-
-    def _check_length(self, prompt: int, answer: int) -> None:
-        if self.positions and prompt + answer > self.positions:
-            raise UserError(
-                f"a prompt of {prompt} tokens and an answer of {answer} exceed the {self.positions} positions of "
-                f'model "{self.name}"; shorten the prompts or lower "task.max_tokens"'
-            )
+        """Whether this machine computes a row alike in any batch, see `is_exact`."""
+        return is_exact(self, self.recipe, self.model.config.get_text_config().vocab_size)
 
     # One batch
 
@@ -331,16 +306,6 @@ class TransformersEngine:
     def _padded(self, rows: Sequence[int]) -> torch.Tensor:
         """Row numbers, filled up to a multiple of `ALIGN` with the first."""
         return torch.tensor([*rows, *[rows[0]] * (aligned(len(rows)) - len(rows))], device=self.device)
-
-
-def _batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Numbers of texts, at most `size` at once, that agree in their length up to the next multiple of `BUCKET`."""
-    groups: dict[int, list[int]] = {}
-    for number, length in enumerate(lengths):
-        groups.setdefault(bucket(length), []).append(number)
-    for _, numbers in sorted(groups.items()):
-        for start in range(0, len(numbers), size):
-            yield numbers[start : start + size]
 
 
 def _take(cache: Any, rows: torch.Tensor) -> None:

@@ -22,11 +22,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from seedfold import config, export, models
 from seedfold.engines.base import ALIGN, Answer, Decoding, Job, Prompt, in_turn
+from seedfold.engines.checks import check_length, is_exact
 from seedfold.engines.layout import assemble, partition
 from seedfold.engines.text import Text, encode_chat
 from seedfold.engines.vllm_start import (
@@ -142,6 +142,8 @@ class VllmEngine:
         return cls(
             model,
             kv_cache_memory_bytes=int(engine.memory * GIB) or None,
+            max_model_len=engine.max_context or None,
+            max_num_seqs=engine.at_once,
             tensor_parallel_size=engine.tensor_parallel,
             batch_invariant=None if engine.batch_invariant else False,
             base_copy=engine.base_copy,
@@ -253,7 +255,7 @@ class VllmEngine:
 
         if not prompts:
             return
-        self._check_length(max(len(prompt.tokens) for prompt in prompts), decoding.max_tokens)
+        check_length(self, max(len(prompt.tokens) for prompt in prompts), decoding.max_tokens)
         pairs = [(i, k) for i in range(len(prompts)) for k in decoding.samples if (i, k) not in done]
         # vLLM looks for stop strings itself, so that an answer ends at once; without any it need not make text at all.
         asked = {
@@ -302,7 +304,7 @@ class VllmEngine:
             raise UserError(f"{len(continuations)} continuations were given for {len(prompts)} prompts; give one each")
         texts = [(*prompt.tokens, *tail) for prompt, tail in zip(prompts, continuations, strict=True)]
         for prompt, tail in zip(prompts, continuations, strict=True):
-            self._check_length(len(prompt.tokens), len(tail) + 1)  # vLLM generates one token more
+            check_length(self, len(prompt.tokens), len(tail) + 1)  # vLLM generates one token more
         # Requests for prompt_logprobs read no cached prefix (vLLM sees to that), so none of its places lacks its number.
         asked = SamplingParams(
             max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
@@ -354,13 +356,6 @@ class VllmEngine:
             self.vllm.abort_request(keys)
             self._pending.difference_update(keys)
 
-    def _check_length(self, prompt: int, answer: int) -> None:
-        if self.positions and prompt + answer > self.positions:
-            raise UserError(
-                f"a prompt of {prompt} tokens and an answer of {answer} exceed the {self.positions} positions of "
-                f'model "{self.name}"; shorten the prompts or lower "task.max_tokens"'
-            )
-
     # The rest
 
     def export(self, recipe: Recipe, folder: Path, card: str) -> None:
@@ -400,26 +395,8 @@ class VllmEngine:
 
     @cached_property
     def exact(self) -> bool:
-        """Whether answers and scores are alike in any batch: probed with short random texts on the base.
-
-        The engine is left with the recipe it had.
-        """
-        before = self.recipe
-        self.become(None)
-        draw = np.random.Generator(np.random.PCG64(0))
-        vocabulary = self.config.get_text_config().vocab_size
-        prompts = [Prompt(tuple(draw.integers(0, vocabulary, 3 + 3 * i).tolist()), str(i)) for i in range(19)]
-        tails = [tuple(reversed(prompt.tokens[:3])) for prompt in prompts]
-        decoding = Decoding(18, temperature=1.0)
-        scores = self.logprobs(prompts, tails)
-        answers = {answer.index: answer for batch in self.generate(prompts, decoding) for answer in batch}
-        alike = all(
-            self.logprobs([prompts[i]], [tails[i]])[0] == scores[i]
-            and replace(next(self.generate([prompts[i]], decoding))[0], index=i) == answers[i]
-            for i in range(0, len(prompts), 6)
-        )
-        self.become(before)
-        return alike
+        """Whether answers and scores are alike in any batch here, see `is_exact`."""
+        return is_exact(self, self.recipe, self.config.get_text_config().vocab_size)
 
 
 def _seed(key: str, sample: int) -> int:
