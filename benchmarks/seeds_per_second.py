@@ -13,6 +13,9 @@ library     the same with the vendor's batched matrix products in place of our k
 reference   the transformers engine, one recipe at a time, for the accuracy
 reference-2 the same with another batch size: how much the accuracy of the same weights moves by arithmetic alone
 
+`--random qwen2.5-7b` takes random weights of that shape, with the tokenizer of `--model`: answers then run to the limit,
+and their accuracy means nothing. For the arms published, one and stacked.
+
 """
 
 from __future__ import annotations
@@ -127,11 +130,15 @@ def open_arm(arguments: argparse.Namespace) -> Any:
     from seedfold import config
     from seedfold.engines import open_engine
 
+    if arguments.random:
+        arguments.model = shaped(arguments.model, arguments.random)
     model = config.Model(name=str(arguments.model), device=arguments.device)
     settings = config.Engine(batch=arguments.prompts, memory=arguments.memory)
     arm = arguments.arm
     if arm == "published":
         return Published(arguments)
+    if arguments.random:
+        return open_random(arguments, model)
     if arm == "one":
         from seedfold.engines.vllm import VllmEngine
 
@@ -151,6 +158,38 @@ def open_arm(arguments: argparse.Namespace) -> Any:
     return TransformersEngine.open(model, replace(settings, batch=128 if arm == "reference" else 48))
 
 
+def shaped(model: Path, shape: str) -> Path:
+    """A checkpoint directory without weights: the config of a shape of `switch.py`, the tokenizer of `model`."""
+    from switch import SHAPES
+    from transformers import AutoTokenizer, Qwen2Config
+
+    folder = Path(tempfile.mkdtemp(prefix="shape-"))
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    settings = Qwen2Config(**SHAPES[shape], architectures=["Qwen2ForCausalLM"], dtype="bfloat16")
+    settings.save_pretrained(folder)
+    return folder
+
+
+def open_random(arguments: argparse.Namespace, model: Any) -> Any:
+    """The arms one and stacked on random weights."""
+    if arguments.arm == "one":
+        from seedfold.engines.vllm import VllmEngine
+
+        return VllmEngine(model, load_format="dummy", max_num_seqs=arguments.prompts, max_model_len=2048)
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from seedfold.engines.stacked import StackedEngine
+
+    device = "cuda" if arguments.device == "auto" else arguments.device
+    torch.manual_seed(0)
+    with torch.device(device):
+        loaded = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model.name), dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(model.name)
+    loaded.eval().requires_grad_(False)
+    return StackedEngine(loaded, tokenizer, "random", "", arguments.copies, arguments.prompts, device)
+
+
 class Published:
     """The published loop: every seed is two passes of torch.randn over the weights, add and subtract, in eager vLLM."""
 
@@ -166,6 +205,7 @@ class Published:
         self.llm = LLM(
             str(arguments.model),
             enforce_eager=True,
+            load_format="dummy" if arguments.random else "auto",
             dtype="bfloat16",
             max_model_len=2048,
             worker_extension_cls="published_worker.Perturb",
@@ -236,6 +276,7 @@ def show(results: list[dict[str, Any]]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a checkpoint directory")
+    parser.add_argument("--random", default="", help="a shape of switch.py: random weights, for speed alone")
     parser.add_argument("--data", type=Path, default=HERE / "gsm8k" / "data.jsonl")
     parser.add_argument("--arms", default="published,one,several,stacked")
     parser.add_argument("--prompts", type=int, default=128)
