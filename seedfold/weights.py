@@ -110,7 +110,9 @@ class Weights:
         self._parts: dict[str, list[Part]] = {name: [] for name in tensors}
         for part in parts:
             self._parts[part.segment.tensor].append(part)
-        self._rms: dict[str, float] = {}
+        self.known_rms: dict[str, float] = {}
+        """Tensor -> root mean square of the base, as far as it was asked for. Who knows it for tensors that are not whole
+        here, or for several at once, may fill this."""
         self._changed: set[str] = set()
         self._kernels: dict[tuple[str, ...], Any] = {}
         self.fingerprint = known or fingerprint((tensor, self.base(name)) for name, tensor in tensors.items())
@@ -133,10 +135,7 @@ class Weights:
             return pieces[0]
         if sum(segment.numel for segment in segments) < tensor.numel:
             raise ValueError(f"only a part of {name} is held here")
-        whole = torch.empty(tensor.numel, dtype=pieces[0].dtype, device=pieces[0].device)
-        for segment, piece in zip(segments, pieces, strict=True):
-            segment.view(whole).copy_(piece.view(segment.rows, segment.row_length))
-        return whole
+        return assemble(tensor.numel, segments, pieces)
 
     def become(self, recipe: Recipe | None) -> None:
         """Rebuild the live weights of the recipe from the base; None is the base.
@@ -193,10 +192,10 @@ class Weights:
 
     def rms(self, name: str) -> float:
         """Root mean square of a tensor of the base, summed in float64."""
-        if name not in self._rms:
+        if name not in self.known_rms:
             squares = math.fsum(chunk.double().square_().sum().item() for chunk in self.base(name).split(CHUNK))
-            self._rms[name] = math.sqrt(squares / max(1, self.tensors[name].numel))
-        return self._rms[name]
+            self.known_rms[name] = math.sqrt(squares / max(1, self.tensors[name].numel))
+        return self.known_rms[name]
 
     def checksum(self) -> str:
         """Fingerprint of the live weights: equal to `fingerprint` exactly when they are the base's."""
@@ -232,6 +231,14 @@ class Weights:
                 )
             )
         return report
+
+
+def assemble(numel: int, segments: Sequence[Segment], pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A whole tensor, flat, from its pieces."""
+    whole = torch.empty(numel, dtype=pieces[0].dtype, device=pieces[0].device)
+    for segment, piece in zip(segments, pieces, strict=True):
+        segment.view(whole).copy_(piece.view(segment.rows, segment.row_length))
+    return whole
 
 
 def selected(tensors: Mapping[str, Tensor], include: Sequence[str], exclude: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,12 @@ def check_length(engine: Engine, prompt: int, answer: int) -> None:
             f"a prompt of {prompt} tokens and an answer of {answer} exceed the {engine.positions} positions of "
             f'model "{engine.name}"; shorten the prompts or lower "task.max_tokens"'
         )
+
+
+def check_pairs(prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> None:
+    """Refuse continuations that are not one for each prompt."""
+    if len(prompts) != len(continuations):
+        raise UserError(f"{len(continuations)} continuations were given for {len(prompts)} prompts; give one each")
 
 
 def is_exact(engine: Engine, recipe: Recipe | None, vocabulary: int) -> bool:

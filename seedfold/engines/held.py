@@ -81,7 +81,7 @@ class Held:
         _synchronize()  # a step for answers that were found to be over may still be under way
         if self.host:
             self.restore()
-        self.weights._rms.update(rms)
+        self.weights.known_rms.update(rms)
         self.weights.become(recipe)
         _synchronize()  # whatever stream the next step runs on
 

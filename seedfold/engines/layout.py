@@ -95,14 +95,6 @@ def partition(name: str, numel: int, segments: Sequence[Segment]) -> list[int]:
     return chosen
 
 
-def assemble(numel: int, segments: Sequence[Segment], pieces: Sequence[torch.Tensor]) -> torch.Tensor:
-    """A whole tensor, flat, from its pieces."""
-    whole = torch.empty(numel, dtype=pieces[0].dtype, device=pieces[0].device)
-    for segment, piece in zip(segments, pieces, strict=True):
-        segment.view(whole).copy_(piece.view(segment.rows, segment.row_length))
-    return whole
-
-
 def _matrix(shape: Sequence[int]) -> tuple[int, int]:
     """Rows and columns: the last dimension are the columns. A vector is one column, so that its parts are runs of rows."""
     width = shape[-1] if len(shape) > 1 else 1

@@ -22,7 +22,7 @@ import torch
 from seedfold import config, models
 from seedfold.engines.base import Answer, Decoding, Job, Prompt
 from seedfold.engines.cache import BUCKET, batches, bucket, shared_prefix
-from seedfold.engines.checks import check_length
+from seedfold.engines.checks import check_length, check_pairs
 from seedfold.engines.stacked_model import StackedModel
 from seedfold.engines.stacked_state import STEPS, Look, State
 from seedfold.engines.text import Text, encode_chat, end_tokens
@@ -49,7 +49,6 @@ SLOTS = 128
 class _Row:
     """An answer in the making: of prompt `index` of a unit's job; in the state since chunk `since`."""
 
-    unit: _Unit
     index: int
     sample: int
     text: Text
@@ -142,15 +141,16 @@ class StackedEngine:
             yield from self._run(chosen)
 
     def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        if len(prompts) != len(continuations):
-            raise UserError(f"{len(continuations)} continuations were given for {len(prompts)} prompts; give one each")
+        check_pairs(prompts, continuations)
         if not prompts:
             return []
+        for prompt, tail in zip(prompts, continuations, strict=True):
+            check_length(self, len(prompt.tokens), len(tail))
         texts = [[*prompt.tokens, *tail] for prompt, tail in zip(prompts, continuations, strict=True)]
         state = self._room(max(map(len, texts)), 1)
         self.model.weights[0].become(self.recipe)
         results: list[list[float]] = [[] for _ in prompts]
-        for numbers in batches([len(text) for text in texts], PREFILL):
+        for numbers in batches([len(text) for text in texts], min(PREFILL, self.copies * self.slots)):
             ids = self._padded([texts[i] for i in numbers])
             hidden = self.model.prefill(0, ids, state.cache, self._slots(range(len(numbers)), padded=True), 0)
             hidden = hidden.view(*ids.shape, -1)
@@ -275,15 +275,13 @@ class StackedEngine:
         # All but a prompt's last token go into the cache; the last one is what the first step continues.
         tails = [prompt.tokens[unit.shared : -1] for prompt in prompts]
         for numbers in batches([len(tail) for tail in tails], PREFILL):
-            ids, slots = (
-                self._padded([tails[i] for i in numbers]),
-                self._slots([seated[i][0] for i in numbers], padded=True),
-            )
+            ids = self._padded([tails[i] for i in numbers])
+            slots = self._slots([seated[i][0] for i in numbers], padded=True)
             self.model.prefill(copy, ids, state.cache, slots, unit.shared)
         state.seat([slot for slot, _, _ in seated], prompts, [sample for _, _, sample in seated], unit.job.decoding)
         for slot, index, sample in seated:
             text = Text(self.tokenizer, unit.job.decoding.stop, self._ends)
-            unit.rows[slot] = _Row(unit, index, sample, text, chunk)
+            unit.rows[slot] = _Row(index, sample, text, chunk)
 
     def _read(self, unit: _Unit, free: deque[int], chunk: int, look: Look, state: State) -> list[Answer]:
         """Take the tokens of a look into the texts, and the finished ones out of their slots."""

@@ -77,6 +77,8 @@ class StackedModel:
         first = Weights.of_parts(plan, self._parts[0])
         rest = (Weights.of_parts(plan, parts, first.fingerprint) for parts in self._parts[1:])
         self.weights: list[Weights] = [first, *rest]
+        for weights in self.weights:
+            weights.known_rms = first.known_rms  # they have one base
 
     def _layer(self, layer: Any) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp

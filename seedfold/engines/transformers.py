@@ -19,7 +19,7 @@ from seedfold import config, export, models
 from seedfold.engines.attention import Masks, install
 from seedfold.engines.base import ALIGN, Answer, Decoding, Job, Prompt, in_turn
 from seedfold.engines.cache import aligned, batches, bucket, layer_count, new_cache, shared_prefix
-from seedfold.engines.checks import check_length, is_exact
+from seedfold.engines.checks import check_length, check_pairs, is_exact
 from seedfold.engines.sampling import choose, draws
 from seedfold.engines.text import Text, encode_chat, end_tokens
 from seedfold.errors import UserError
@@ -118,8 +118,7 @@ class TransformersEngine:
         return in_turn(self, jobs)
 
     def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        if len(prompts) != len(continuations):
-            raise UserError(f"{len(continuations)} continuations were given for {len(prompts)} prompts; give one each")
+        check_pairs(prompts, continuations)
         results: list[list[float]] = [[] for _ in prompts]
         if not prompts:
             return results

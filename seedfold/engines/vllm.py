@@ -26,8 +26,8 @@ import torch
 
 from seedfold import config, export, models
 from seedfold.engines.base import ALIGN, Answer, Decoding, Job, Prompt, in_turn
-from seedfold.engines.checks import check_length, is_exact
-from seedfold.engines.layout import assemble, partition
+from seedfold.engines.checks import check_length, check_pairs, is_exact
+from seedfold.engines.layout import partition
 from seedfold.engines.text import Text, encode_chat
 from seedfold.engines.vllm_start import (
     CPU_CACHE,
@@ -45,7 +45,7 @@ from seedfold.errors import UserError
 from seedfold.noise import Segment
 from seedfold.noise.registry import family
 from seedfold.recipe import Recipe
-from seedfold.weights import Weights, fingerprint
+from seedfold.weights import Weights, assemble, fingerprint
 
 EXTENSION = "seedfold.engines.vllm_worker.Extension"
 
@@ -219,7 +219,7 @@ class VllmEngine:
 
     def _rms(self, names: Sequence[str]) -> dict[str, float]:
         """Root mean squares of whole tensors of the base, whoever holds their parts."""
-        known = self._plan._rms
+        known = self._plan.known_rms
         if missing := [name for name in names if name not in known]:
             answers = self._all("seedfold_squares", missing)
             for name in missing:
@@ -300,8 +300,7 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        if len(prompts) != len(continuations):
-            raise UserError(f"{len(continuations)} continuations were given for {len(prompts)} prompts; give one each")
+        check_pairs(prompts, continuations)
         texts = [(*prompt.tokens, *tail) for prompt, tail in zip(prompts, continuations, strict=True)]
         for prompt, tail in zip(prompts, continuations, strict=True):
             check_length(self, len(prompt.tokens), len(tail) + 1)  # vLLM generates one token more

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 
 from seedfold import config
+from seedfold.engines.memory import GIB
 from seedfold.engines.text import end_tokens
 from seedfold.errors import UserError
 from seedfold.weights import Tensor
-
-GIB = 2**30
 
 CPU_CACHE = 2 * GIB
 """Bytes of keys and values on CPUs, where vLLM would otherwise take nearly all the machine's memory."""

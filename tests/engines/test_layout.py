@@ -5,11 +5,11 @@ import torch
 from conftest import tiny_model
 
 from seedfold.engines.held import Held
-from seedfold.engines.layout import assemble, partition, probe
+from seedfold.engines.layout import partition, probe
 from seedfold.errors import UserError
 from seedfold.noise import Segment
 from seedfold.recipe import Base, Recipe, Term
-from seedfold.weights import Tensor, Weights, fingerprint
+from seedfold.weights import Tensor, Weights, assemble, fingerprint
 
 VOCABULARY, PADDED = 331, 384
 HEADS, KV_HEADS, HEAD = 4, 1, 8

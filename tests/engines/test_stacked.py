@@ -173,6 +173,11 @@ def test_logprobs_are_those_of_the_reference(tiny, recipe_on):
     for mine, theirs in zip(engine.logprobs(prompts, tails), reference.logprobs(prompts, tails), strict=True):
         assert mine == pytest.approx(theirs, abs=1e-4)
     assert engine.logprobs([], []) == []
+    few = stacked("qwen3", copies=1, slots=2)  # fewer slots than texts
+    few.become(recipe)
+    assert few.logprobs(prompts, tails) == engine.logprobs(prompts, tails)
+    with pytest.raises(UserError, match="2048 positions"):
+        engine.logprobs([Prompt(tuple(range(300)) * 7, "x")], [(1,)])
     with pytest.raises(UserError, match="1 continuations were given for 5"):
         engine.logprobs(prompts, tails[:1])
 
