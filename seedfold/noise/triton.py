@@ -29,8 +29,8 @@ from seedfold.noise.torch import DTYPES, ROUNDINGS, Term, _check_tensor, _float3
 GROUP = 128
 """Weights that one Rademacher call serves. Work is dealt in whole groups, aligned to the tensor's flat indices."""
 
-UNITS, WARPS = 128, 4
-"""Groups and warps per program: 128 weights per thread. On an H100 as fast for one term as any, and the best for many."""
+UNITS, WARPS = 64, 8
+"""Groups and warps per program: 32 weights per thread."""
 
 _FAMILIES = {"rademacher": 0, "gaussian": 1}
 _COLUMNS = 10  # of the segment table, see Rebuilder._row
@@ -76,7 +76,7 @@ class Rebuilder:
             row = _row(segment, base, live, scale_row)
             aligned = _aligned(segment, base, live)
             # Lanes on their own take many more registers each; such segments are rare and small.
-            group = _Group(str(live.dtype).removeprefix("torch."), aligned, units if aligned else max(1, units // 16))
+            group = _Group(str(live.dtype).removeprefix("torch."), aligned, units if aligned else max(1, units // 4))
             tiles.setdefault(group, []).append((len(rows), -(-row[6] // group.units)))
             rows.append(row)
         self._names = list(names)
