@@ -87,7 +87,10 @@ class Model:
 @dataclass(frozen=True)
 class Task:
     name: str = setting(
-        "arithmetic", "arithmetic, gsm8k, countdown, reasoning-gym:NAME, or custom (your data, your reward)", not_empty
+        "arithmetic",
+        "arithmetic, countdown, reasoning-gym:NAME, gsm8k, math500, olympiadbench, mbpp, humaneval, uspto50k, story-order, "
+        "writing, gqa, or custom (your data, your reward)",
+        not_empty,
     )
     path: str = setting("", "data file (.jsonl, .parquet) or Hugging Face dataset; for tasks that read data")
     hub_split: str = setting("train", "split of a Hugging Face dataset")
@@ -96,8 +99,8 @@ class Task:
     )
     seed: int = setting(0, "seed of generated examples", seed64)
     system: str = setting("", "system message in place of the task's own; a task without one sends none")
-    prompt: str = setting("", "custom: user message with {column} placeholders; empty: the column 'prompt'")
-    reward: str = setting("", "custom: the reward function as FILE.py:FUNCTION or package.module:FUNCTION")
+    prompt: str = setting("", "custom, writing: user message with {column} placeholders; empty: the column 'prompt'")
+    reward: str = setting("", "custom, writing: the reward function as FILE.py:FUNCTION or package.module:FUNCTION")
     max_tokens: int = setting(0, "token limit of an answer; 0: the task's own", at_least(0))
     limit: str = setting(
         "fixed",
@@ -106,7 +109,10 @@ class Task:
         one_of("fixed", "learned"),
     )
     stop: tuple[str, ...] = setting((), "stop strings in place of the task's own", none_empty)
-    options: dict[str, Any] = setting({}, "options of a generated task, for example reasoning-gym dataset parameters")
+    options: dict[str, Any] = setting({}, "what the task alone knows: its page in docs/tasks says")
+    allow_unsafe_execution: bool = setting(
+        False, "mbpp, humaneval: run the model's code without isolation where bubblewrap cannot be used"
+    )
 
 
 @dataclass(frozen=True)

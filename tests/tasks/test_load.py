@@ -22,7 +22,7 @@ SAMPLE = str(ROOT / "tests" / "data" / "gsm8k_sample.jsonl")
         ({"name": "gms8k"}, 'did you mean "gsm8k"'),
         ({"name": "reasoning_gym"}, 'did you mean "reasoning-gym:NAME"'),
         ({"name": "gsm8k:main"}, 'did you mean "gsm8k"'),
-        ({"name": "chess"}, "use one of arithmetic, gsm8k, countdown, reasoning-gym:NAME, custom"),
+        ({"name": "chess"}, "use one of arithmetic, countdown, reasoning-gym:NAME, gsm8k, math500"),
         ({"path": "x.jsonl"}, '"task.path" is .* does not use it; remove it'),
         ({"name": "gsm8k", "path": SAMPLE, "options": {"a": 1}}, '"task.options"'),
         ({"options": {"lo": 1}}, 'no option "lo" .* did you mean "low"'),
