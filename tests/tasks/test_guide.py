@@ -1,4 +1,4 @@
-"""docs/tasks.md shows the prompts as they are, and its two worked examples run."""
+"""The pages of docs/tasks show the prompts as they are, and their worked examples run."""
 
 import re
 import tomllib
@@ -11,33 +11,41 @@ from seedfold import tasks
 from seedfold.config import Task as Settings
 from seedfold.tasks import arithmetic, countdown, gsm8k, reasoning_gym
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
-QUOTED = " ".join(re.sub(r"^> ?", "", GUIDE, flags=re.MULTILINE).split())
+PAGES = Path(__file__).parents[2] / "docs" / "tasks"
+GUIDE = (PAGES / "custom.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "prompt",
+    ("page", "prompt"),
     [
-        arithmetic.INSTRUCTION.format(problem="47 + 85"),
-        gsm8k.INSTRUCTION,
-        countdown.INSTRUCTION.format(numbers="13, 19, 90", target=58),
-        reasoning_gym.INSTRUCTION,
+        ("arithmetic", arithmetic.INSTRUCTION.format(problem="47 + 85")),
+        ("gsm8k", gsm8k.INSTRUCTION),
+        ("countdown", countdown.INSTRUCTION.format(numbers="13, 19, 90", target=58)),
+        ("reasoning-gym", reasoning_gym.INSTRUCTION),
     ],
 )
-def test_prompts_are_quoted(prompt: str) -> None:
-    assert " ".join(prompt.split()) in QUOTED
+def test_prompts_are_quoted(page: str, prompt: str) -> None:
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    quoted = " ".join(re.sub(r"^> ?", "", text, flags=re.MULTILINE).split())
+    assert " ".join(prompt.split()) in quoted
+
+
+def test_every_task_has_a_line_in_the_table() -> None:
+    table = (PAGES / "README.md").read_text(encoding="utf-8")
+    for kind in tasks.USES:
+        assert f"]({kind}.md)" in table
 
 
 def blocks(language: str, heading: str) -> list[str]:
-    section = GUIDE.partition(heading)[2].partition("\n### ")[0]
+    section = GUIDE.partition(heading)[2].partition("\n## ")[0]
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
 @pytest.mark.parametrize(
     ("heading", "text", "grade"),
     [
-        ("## Your own task in ten lines", "It is Paris.", (0, 1, "it is paris")),
-        ("### A reward from TRL, unchanged", "Six times seven.\n\\boxed{42}", (1, 1, "\\boxed{42}")),
+        ("## In ten lines", "It is Paris.", (0, 1, "it is paris")),
+        ("## A reward from TRL, unchanged", "Six times seven.\n\\boxed{42}", (1, 1, "\\boxed{42}")),
     ],
 )
 def test_worked_examples_run(
