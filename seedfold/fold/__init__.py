@@ -1,0 +1,1 @@
+"""Folding a scored population into one recipe: pure functions from populations to proposals, and the gate."""
