@@ -1,0 +1,59 @@
+"""The signed fold over the whole population: weights proportional to the centred, shrunken scores.
+
+Where effects are linear, candidate i of size σᵢ along the unit direction uᵢ gains σᵢ · g·uᵢ for one slope vector g.
+Independent directions are orthogonal, so the step of a given size that gains most in expectation is along the posterior
+mean of g: Σ ĝᵢ uᵢ with ĝᵢ = (shrunken score − its size's mean) / σᵢ, negative ones included. No choice of weights on
+these scores has a greater expected gain (Cauchy–Schwarz); a fold with weights of one sign reaches at most √½ of it, and
+a softmax e^(βz) of normal scores β e^(−β²/2) of it, at most 0.61 (docs/fold.md).
+
+Forecast: a step of one perturbation's size gains √N · √r · sd(true effects), r the reliability, on top of the curvature,
+the population's mean effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from seedfold.fold.base import Population, Proposal
+from seedfold.fold.settings import Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Expected gain of a signed step, in units of reward."""
+
+    slope: float  # what the scores promise, were effects linear
+    curvature: float  # what a step of that size loses (or gains) in any direction
+
+    @property
+    def gain(self) -> float:
+        return self.slope + self.curvature
+
+
+def forecast(population: Population, size: float) -> Forecast:
+    """Forecast for the signed step of norm `size`.
+
+    slope = size · k · ‖c‖ with c = Σ ĝᵢ uᵢ; k fits the slopes that c implies to the ĝᵢ: 1 for independent directions,
+    ½ for antithetic pairs, which tell the same slope twice. For N equal sizes that is √N · √r · sd(true effects).
+    curvature = size² · (mean effects regressed on σ² through the origin).
+    """
+    scores, sizes = population.scores, population.sizes
+    curvature = size**2 * float(scores.centre @ sizes**2 / (sizes**2 @ sizes**2))
+    if not population.deviations.any():
+        return Forecast(0.0, curvature)
+    c = population.slopes / sizes @ population.matrix
+    implied = (population.matrix @ c) / sizes
+    return Forecast(size * float(c @ c) * float(np.linalg.norm(c)) / float(implied @ implied), curvature)
+
+
+def proposals(population: Population, settings: Linear) -> list[Proposal]:
+    """One proposal per step size; none if all scores are equal."""
+    found = []
+    for step in settings.steps:
+        size = step * population.size
+        terms = population.combine(population.slopes, size)
+        if terms:
+            found.append(Proposal(terms, "linear", {"step": step}, forecast(population, size).gain))
+    return found
