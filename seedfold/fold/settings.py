@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedfold.config import above_zero, at_least, each, fraction, one_of, seed64, setting
+from seedfold.errors import UserError
 
 
 def share(value: float) -> str | None:
@@ -106,6 +107,13 @@ class Evolution:
     gate_every: int = setting(0, "updates between proposals to the gate; 0: only at the end", at_least(0))
     family: str = setting("rademacher", "noise family")
     seed: int = setting(2, "the noise seeds grow from this one", seed64)
+
+    def __post_init__(self) -> None:
+        if self.antithetic and self.candidates % 2:
+            raise UserError(
+                f'"candidates" of evolution is {self.candidates}, which is odd, but "antithetic" draws pairs; use an even '
+                "number"
+            )
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ class World:
             if self.binary:
                 from scipy.special import ndtr
 
-                digest = hash(step) & (2**63 - 1)
+                digest = hash(tuple((term.seed, term.scale) for term in step)) & (
+                    2**63 - 1
+                )  # numbers hash alike in every run
                 found[row] = ndtr(normals(self.seed + 3, digest, number)) < found[row]
         return found
 
