@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seedfold import config as settings
-from seedfold import stats, tasks
+from seedfold import leakage, stats
 from seedfold.engines import opened
 from seedfold.errors import UserError
 from seedfold.evaluate import Ask, Evaluator, check_room, grade_of
@@ -27,7 +27,7 @@ from seedfold.recipe import Base, Recipe
 from seedfold.search import racing
 from seedfold.search.population import draw
 from seedfold.search.vote import vote
-from seedfold.splits import Splits, needed, split
+from seedfold.splits import Splits, deal
 from seedfold.tasks.base import Example, Grade
 
 if TYPE_CHECKING:
@@ -99,8 +99,10 @@ def run(
         config = settings.load(config)
     folder = Path(out) if out is not None else Path("runs") / config.name
     progress = progress or Progress(quiet=True)
-    task = tasks.load(config.task, needed(config.splits))
-    splits = split(task.examples, config.splits, f'task "{config.task.name}"')
+    dealt = deal(config)
+    task, splits = dealt.task, dealt.splits
+    leaked = leakage.summary(dealt.leakage(), dealt.repeated)
+    _warn(leaked, config, progress)
     with Journal.open(folder, config.binding()) as journal, _clock(journal) as seconds:
         progress.say(f"loading {config.model.name}")
         with opened(config.model, config.engine) as engine:
@@ -119,6 +121,7 @@ def run(
 
             record = build(config, engine, journal, splits, scored, selected, votes, chosen, final)
             record["token_limit"] = token_limit(scored.base, task.max_tokens, config.task.limit)
+            record["leakage"] = leaked
             record["seconds"] = seconds()
             write(record, folder)
     return Study(folder, record)
@@ -322,6 +325,14 @@ def planned(config: Config) -> int:
     n, s, largest = config.search.candidates, config.splits, max(config.search.votes)
     scoring = racing.evaluations(rounds_of(config)) if config.search.racing else n * s.search
     return scoring + s.search + (2 * largest + 1) * (s.select + s.test)
+
+
+def _warn(leaked: Mapping[str, Any], config: Config, progress: Progress) -> None:
+    """What is said of the data before anything is spent."""
+    if repeated := leaked["repeated_prompts"]:
+        progress.say(f"left out {repeated:,} examples whose prompt another one has: one question, one split")
+    if text := leakage.sentence(leaked, config.splits.test):
+        progress.say(f"{text} seedfold check-task shows them")
 
 
 # What a folder is bound to, besides its config

@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from seedfold import leakage
+
 WIDTH = 100
 """Columns of the terminal that the lines fit."""
 
@@ -31,7 +33,14 @@ def result_lines(record: dict[str, Any]) -> str:
 
 def sentences(record: dict[str, Any]) -> list[str]:
     """What a reader must know to judge the results, a sentence or two per matter that has numbers."""
-    return [text for text in (chance(record), reliability(record), against(record), substance(record)) if text]
+    texts = (leaks(record), chance(record), reliability(record), against(record), substance(record))
+    return [text for text in texts if text]
+
+
+def leaks(record: dict[str, Any]) -> str:
+    """How much of the test split stands elsewhere in other words."""
+    found = record.get("leakage")
+    return leakage.sentence(found, record["splits"]["test"]) if found else ""
 
 
 def chance(record: dict[str, Any]) -> str:

@@ -244,6 +244,7 @@ def _measured(record: dict[str, Any]) -> str:
     config, model, machine = record["config"], record["model"], dict(record["machine"])
     engine = config.get("engine", {})
     exact = machine.pop("exact", None)
+    left_out = (record.get("leakage") or {}).get("repeated_prompts")
     spent = (
         f"{count(record['evaluations'])} answers, {count(record['tokens'])} tokens generated and "
         f"{count(record['prompt_tokens'])} read, {_duration(record['seconds'])}"
@@ -256,7 +257,11 @@ def _measured(record: dict[str, Any]) -> str:
     }[exact]
     facts = [
         ("splits", "; ".join(f"{name}: {count(size)} examples" for name, size in record["splits"].items())),
-        ("", "search scores candidates, select chooses K, test was answered once; no example is in two splits"),
+        (
+            "",
+            "search scores candidates, select chooses K, test was answered once; no prompt is in two splits"
+            + (f", for which {count(left_out)} examples were left out" if left_out else ""),
+        ),
         ("decoding", f"greedy; self-consistency samples at {sampling}"),
         ("sameness", same),
         (
