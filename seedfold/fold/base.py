@@ -97,8 +97,9 @@ class Population:
 
     @property
     def groups(self) -> NDArray[np.intp]:
-        """(N,) labels of the candidates' sizes."""
-        return np.unique([f"{size:.6g}" for size in self.sizes], return_inverse=True)[1]
+        """(N,) labels of the candidates' sizes; one label for all if a size is too rare to be judged apart."""
+        label, count = np.unique([f"{size:.6g}" for size in self.sizes], return_inverse=True, return_counts=True)[1:]
+        return label if count.min() >= stats.SMALL_GROUP else np.zeros(len(self), dtype=np.intp)
 
     @property
     def effects(self) -> Array:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from seedfold.fold import gate
+from seedfold.fold.attempt import Attempt, Folded
 from seedfold.fold.base import Array, Bench, Proposal, Step, add
-from seedfold.fold.loop import Attempt, Folded
 from seedfold.fold.settings import Evolution, Gate
 from seedfold.recipe import Term
 from seedfold.search.population import seed

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seedfold.fold.attempt import Folded
 from seedfold.fold.base import Array, Bench, Population, Proposal, Step, add, scaled, step_of
-from seedfold.fold.loop import Folded
 from seedfold.fold.settings import ReleasedCorp
 from seedfold.recipe import Term
 from seedfold.search.population import seed

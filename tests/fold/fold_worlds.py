@@ -45,25 +45,25 @@ class World:
         self.sizes = dict(sizes)
 
     def gain(self, step: Step) -> float:
+        if not self.slope:
+            return -self.curvature * sum(term.scale**2 for term in step)
         seeds, c = _arrays(step)
         return float(self.slope * (c @ normals(self.seed, seeds)) - self.curvature * (c @ c))
 
     def __call__(self, steps: Sequence[Step], split: str, examples: np.ndarray) -> np.ndarray:
         number = np.asarray(examples) + 1_000_000 * (1 + list(self.sizes).index(split))
         base = 0.5 + 0.15 * np.clip(normals(self.seed + 1, number), -2, 2)
-        found = np.empty((len(steps), len(number)))
-        for row, step in enumerate(steps):
-            seeds, c = _arrays(step)
-            found[row] = base + self.gain(step)
-            if self.spread and len(c):
-                found[row] += self.spread * (c @ normals(self.seed + 2, seeds[:, None], number))
-            if self.binary:
-                from scipy.special import ndtr
+        found = base + np.array([self.gain(step) for step in steps])[:, None]
+        if self.spread:
+            for row, step in enumerate(steps):
+                seeds, c = _arrays(step)
+                found[row] += self.spread * (c @ normals(self.seed + 2, seeds[:, None], number)) if len(c) else 0.0
+        if self.binary:
+            from scipy.special import ndtr
 
-                digest = hash(tuple((term.seed, term.scale) for term in step)) & (
-                    2**63 - 1
-                )  # numbers hash alike in every run
-                found[row] = ndtr(normals(self.seed + 3, digest, number)) < found[row]
+            # Numbers hash alike in every run.
+            keys = [hash(tuple((term.seed, term.scale) for term in step)) & (2**63 - 1) for step in steps]
+            found = (ndtr(normals(self.seed + 3, np.array(keys)[:, None], number)) < found).astype(float)
         return found
 
     def bench(self) -> Bench:

@@ -1,0 +1,159 @@
+"""Local rounds: sample around the new centre along what reproduced, fold, and meet the gate again.
+
+A candidate is σ · (√λ · ε + √(1 − λ) · Σⱼ √κⱼ zⱼ bⱼ): fresh noise, and r directions bⱼ of the rewarded population with
+energies κⱼ that sum to 1, so that both parts have the same energy in expectation and λ is the isotropic share. In terms of
+covariances that is σ² (λ I + (1 − λ) C) with C of rank r and the energy of I.
+
+The directions are those that change answers together: left singular vectors of the elite's centred effects, turned back
+into combinations of the candidates' steps. (The covariance of the steps themselves has no directions but the single
+seeds, which are orthogonal.) Rank and isotropic floor come from split halves: as many directions as reproduce, and the
+share of the effects' energy that does not.
+
+λ moves half-way to floor + (1 − floor) · (share of candidates that do not improve), from ½ at the start: the less the
+directions help, the more isotropic. σ grows after a commit and shrinks after a rejection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from seedfold.diagnose import split_half
+from seedfold.diagnose.density import above_margin
+from seedfold.fold.attempt import Attempt, Folded, Operator, attempt, cost
+from seedfold.fold.base import Array, Bench, Population, Step, add, scaled, step_of
+from seedfold.fold.settings import Gate, Local, Race
+from seedfold.recipe import Term
+from seedfold.search.population import seed
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Directions to sample along: (r, A) unit vectors over the axes, their energies (r,), and the isotropic floor."""
+
+    axes: tuple[tuple[str, int], ...]
+    directions: Array
+    energies: Array
+    floor: float
+
+
+def rounds(
+    bench: Bench,
+    centre: Step,
+    population: Population,
+    operator: Operator,
+    settings: Local,
+    racing: Race,
+    gating: Gate,
+    history: Sequence[bool] = (),
+) -> Folded:
+    """Rounds until patience, the number of rounds, the gate's proposals or the budget end.
+
+    Args:
+        centre: the incumbent, a step from the pretrained base.
+        population: the last one that was scored, which shapes the first round; its steps are from its own incumbent.
+        history: the gate's verdicts so far.
+    """
+    before = bench.spent
+    sigma = settings.sigma or population.size
+    lam = improving = 0.5
+    attempts: list[Attempt] = []
+    details: list[dict[str, Any]] = []
+    said = list(history)
+    rejected = 0
+    for number in range(settings.rounds):
+        if rejected >= settings.patience or len(said) >= gating.proposals:
+            break
+        scoring = (settings.candidates + 1) * bench.sizes["search"]
+        if settings.budget and bench.spent - before + scoring > settings.budget:
+            break
+        form = shape(population, settings)
+        lam = (max(lam, form.floor) + form.floor + (1 - form.floor) * (1 - improving)) / 2
+        steps = sample(form, sigma, lam, settings, number)
+        base = bench.incumbent(centre, "search")
+        population = Population(tuple(steps), bench.rewards([add(centre, step) for step in steps], "search"), base)
+        improving = float(above_margin(population.scores.prior_mean, population.scores.prior_sd, 0.0))
+        proposals = operator(population)
+        if settings.budget and bench.spent - before + cost(bench, len(proposals), racing) > settings.budget:
+            break
+        done = attempt(bench, centre, proposals, said, racing, gating)
+        attempts.append(done)
+        details.append(
+            {
+                "round": number,
+                "sigma": sigma,
+                "lambda": lam,
+                "floor": form.floor,
+                "rank": len(form.energies),
+                "improving": improving,
+                "committed": done.committed,
+            }
+        )
+        if done.verdict is not None:
+            said.append(done.committed)
+        if done.committed and done.proposal is not None:
+            centre, rejected = add(centre, done.proposal.terms), 0
+            sigma *= settings.sigma_up
+        else:
+            rejected += 1
+            sigma *= settings.sigma_down
+    return Folded(centre, tuple(attempts), bench.spent - before, tuple(details))
+
+
+def shape(population: Population, settings: Local) -> Shape:
+    """The rewarded population's directions, with automatic rank and floor where the settings leave them open."""
+    population = unpaired(population)
+    effects = population.effects
+    effects = effects[:, ~np.isnan(effects).any(axis=0)]
+    rank, floor = settings.rank, settings.floor
+    if not (rank and floor):
+        enough = min(effects.shape) >= 8
+        told = (
+            split_half.rank(effects, population.groups, settings.max_rank, seed=settings.seed) if enough else (0, 0.0)
+        )
+        rank, floor = rank or told[0], floor or 1 - told[1]
+    elite = population.slopes >= np.quantile(population.slopes, settings.elite)
+    left, values, _ = np.linalg.svd(effects[elite] - effects[elite].mean(axis=0), full_matrices=False)
+    rank = min(rank, int((values > 1e-9 * max(float(values[0]), 1e-300)).sum()))
+    if not rank:
+        return Shape(population.axes, np.zeros((0, len(population.axes))), np.zeros(0), 1.0)
+    directions = (left[:, :rank] / population.sizes[elite][:, None]).T @ population.matrix[np.flatnonzero(elite)]
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return Shape(population.axes, directions, values[:rank] ** 2 / float((values[:rank] ** 2).sum()), floor)
+
+
+def sample(form: Shape, sigma: float, lam: float, settings: Local, number: int) -> list[Step]:
+    """The candidates of round `number`, steps from the centre. Without directions all energy is isotropic."""
+    rng = np.random.default_rng((settings.seed, number))
+    count = settings.candidates
+    isotropic = sigma * math.sqrt(lam if len(form.energies) else 1.0)
+    z = rng.normal(size=(count, len(form.energies))) * np.sqrt(form.energies)
+    shared = sigma * math.sqrt(1 - lam) * z @ form.directions
+    return [
+        add((Term(settings.family, seed(settings.seed, number * count + i), isotropic),), step_of(form.axes, shared[i]))
+        for i in range(count)
+    ]
+
+
+def unpaired(population: Population) -> Population:
+    """Antithetic pairs as one candidate each, with half the difference of their effects; others as they are.
+
+    Plus and minus the same noise are no independent witnesses, and would reproduce each other's structure.
+    """
+    place = {step: number for number, step in enumerate(population.terms)}
+    terms, rewards, done = [], [], set()
+    for number, step in enumerate(population.terms):
+        if number in done:
+            continue
+        twin = place.get(scaled(step, -1.0))
+        mine = population.rewards[number]
+        if twin is not None and twin != number:
+            done.add(twin)
+            mine = population.base + (mine - population.rewards[twin]) / 2
+        terms.append(step)
+        rewards.append(mine)
+    return Population(tuple(terms), np.array(rewards), population.base)
