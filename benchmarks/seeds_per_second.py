@@ -133,7 +133,8 @@ def open_arm(arguments: argparse.Namespace) -> Any:
     if arguments.random:
         arguments.model = shaped(arguments.model, arguments.random)
     model = config.Model(name=str(arguments.model), device=arguments.device)
-    settings = config.Engine(batch=arguments.prompts, memory=arguments.memory)
+    invariant = not arguments.no_batch_invariant
+    settings = config.Engine(batch=arguments.prompts, memory=arguments.memory, batch_invariant=invariant)
     arm = arguments.arm
     if arm == "published":
         return Published(arguments)
@@ -291,6 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory", type=float, default=0.0, help="GiB of keys and values of a vLLM engine; 0: automatic"
     )
+    parser.add_argument("--no-batch-invariant", action="store_true", help="vLLM's own kernels in the arms of vLLM")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--verbose", action="store_true", help="show what the arms print")

@@ -216,7 +216,12 @@ def start(arguments: dict[str, Any], batch_invariant: bool, name: str) -> Any:
     Raises:
         UserError: vLLM refuses. What its processes say about it goes to standard error.
     """
-    with environment({"VLLM_BATCH_INVARIANT": str(int(batch_invariant))}):  # read as vLLM is imported
+    variables = {"VLLM_BATCH_INVARIANT": str(int(batch_invariant))}  # read as vLLM is imported
+    if batch_invariant:
+        # torch's compiler times candidates for a reduction and keeps the fastest, so that two processes may add in
+        # different orders. This makes it choose without a clock.
+        variables["TORCHINDUCTOR_DETERMINISTIC"] = os.environ.get("TORCHINDUCTOR_DETERMINISTIC", "1")
+    with environment(variables):
         from vllm import EngineArgs, LLMEngine
         from vllm.usage.usage_lib import UsageContext
 

@@ -444,9 +444,11 @@ def test_bad_parts_are_the_users_to_mend(change, said):
     assert str(error.value).startswith(said)
 
 
-def test_parts_on_two_devices():
-    with pytest.raises(UserError, match="live of w is on meta; give all on one device, here cpu"):
-        fused.Rebuilder([part(segment=Segment.whole("v", 8)), part(live=torch.zeros(8, device="meta"))])
+def test_parts_on_two_devices(device):
+    here = {"base": torch.zeros(8, device=device), "live": torch.zeros(8, device=device)}
+    first = part(segment=Segment.whole("v", 8), **here)
+    with pytest.raises(UserError, match=f"live of w is on meta; give all on one device, here {device}"):
+        fused.Rebuilder([first, part(live=torch.zeros(8, device="meta"))])
 
 
 @pytest.mark.parametrize(
