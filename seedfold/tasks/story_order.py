@@ -21,6 +21,9 @@ INSTRUCTION = (
 )
 COLUMNS = tuple(f"sentence{number}" for number in range(1, 6))
 
+MAX_STORY = 20_000
+"""Characters of a text that are looked at for its first five sentences."""
+
 Order = tuple[int, ...]
 """The numbers 1 to 5 of the sentences as shown, in the order in which they tell the story."""
 
@@ -84,7 +87,7 @@ def story_of(row: Mapping[str, Any]) -> list[str] | None:
     parts = [row.get(name) for name in COLUMNS]
     if all(isinstance(part, str) and part.strip() for part in parts):
         return [" ".join(str(part).split()) for part in parts]
-    return list(islice(sentences(row["text"]), 5)) if isinstance(row.get("text"), str) else None
+    return list(islice(sentences(row["text"][:MAX_STORY]), 5)) if isinstance(row.get("text"), str) else None
 
 
 def shuffled(story: Sequence[str]) -> Example:
@@ -114,7 +117,7 @@ _BETWEEN = re.compile(
     r"|third|fourth|fifth|1st|2nd|3rd|4th|5th)\b){0,60}",
     re.IGNORECASE,
 )
-_START = re.compile(r"[ \t]*[*_#>\-(\[]{0,4}(?:sentence )?(\d)[*_]{0,2}[.):\]]", re.IGNORECASE)
+_START = re.compile(r"[ \t*_#>\-(\[]{0,12}(?:sentence )?(\d)[*_]{0,2}[.):\]]", re.IGNORECASE)
 
 
 def read(text: str) -> Order | None:
@@ -173,7 +176,7 @@ def _lists(text: str) -> Iterator[Chain]:
         end += len(line)
         match = _START.match(line)
         if match:
-            chain.append((int(match[1]), end))
+            chain.append((int(match[1]), end - len(line) + match.end(1)))
         elif line.strip():
             yield chain
             chain = []
@@ -185,7 +188,7 @@ def _lists(text: str) -> Iterator[Chain]:
 _ABBREVIATIONS = frozenset(
     ["Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Sr", "Jr", "Capt", "Lt", "Sgt", "Rev", "Mt", "vs", "etc"]
 )
-_END = re.compile(r"([.!?…]+)([\"”»’')\]]*)\s+(?=[\"“«‘'(\[]*(\w))")
+_END = re.compile(r"(?<![.!?…])([.!?…]++)([\"”»’')\]]*+)\s++(?=[\"“«‘'(\[]*+(\w))")
 _WRAPPED = re.compile(r"([,;:])[ \t]*(?:\r?\n[ \t]*)++")
 _WORD = re.compile(r"(?:\w\.)*\w+$")
 _ATTRIBUTION = re.compile(

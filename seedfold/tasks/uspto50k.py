@@ -53,7 +53,7 @@ _NAMES = (
     r"functional\W{1,3}group\W{1,3}additions?|FGA",
 )
 _NAME = "|".join(f"(?P<c{number}>{name})" for number, name in enumerate(_NAMES, 1))
-_NUMBER = r"(?<![\w.,/+\-−–])(?P<number>\d{1,2})(?!\w|[.,/]\d|%)"
+_NUMBER = r"(?<![\w.,/+\-−–%)\]])(?P<number>\d{1,2})(?!\w|[.,/]\d|%)"
 _MENTION = re.compile(
     rf"\b(?:{_NAME})\b|\bclass\b\W{{0,5}}(?:(?:is|number|no)\b\W{{0,5}}){{0,2}}{_NUMBER}", re.IGNORECASE
 )

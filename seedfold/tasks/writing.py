@@ -211,4 +211,6 @@ def _wrong_url(url: str) -> str | None:
 
 def _key(pair: tuple[str, str]) -> bytes:
     """Digests, not texts: a long study judges millions of them."""
-    return hashlib.blake2b(f"{len(pair[0])}\0{pair[0]}{pair[1]}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(
+        f"{len(pair[0])}\0{pair[0]}{pair[1]}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()
