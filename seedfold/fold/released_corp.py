@@ -119,9 +119,8 @@ def sweep(axes: tuple[tuple[str, int], ...], matrix: Array, rewards: Array, sett
 
 def best_sigma(population: Population) -> float:
     """The size with the highest mean reward."""
-    groups = population.groups
-    means = [population.rewards[groups == group].mean() for group in range(groups.max() + 1)]
-    return float(population.sizes[groups == int(np.argmax(means))][0])
+    sizes = np.array([float(f"{size:.6g}") for size in population.sizes])
+    return max(np.unique(sizes).tolist(), key=lambda size: float(population.rewards[sizes == size].mean()))
 
 
 def _weighted(axes: tuple[tuple[str, int], ...], matrix: Array, w: Array, rank: int) -> Merge:
