@@ -88,7 +88,7 @@ class Model:
 class Task:
     name: str = setting(
         "arithmetic",
-        "arithmetic, countdown, reasoning-gym:NAME, gsm8k, math500, olympiadbench, mbpp, humaneval, uspto50k, story-order, "
+        "arithmetic, countdown, reasoning-gym:NAME, gsm8k, math500, olympiadbench, uspto50k, story-order, "
         "writing, gqa, or custom (your data, your reward)",
         not_empty,
     )
@@ -110,9 +110,6 @@ class Task:
     )
     stop: tuple[str, ...] = setting((), "stop strings in place of the task's own", none_empty)
     options: dict[str, Any] = setting({}, "what the task alone knows: its page in docs/tasks says")
-    allow_unsafe_execution: bool = setting(
-        False, "mbpp, humaneval: run the model's code without isolation where bubblewrap cannot be used"
-    )
 
 
 @dataclass(frozen=True)
