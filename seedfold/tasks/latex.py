@@ -7,8 +7,8 @@ which are what is left. What forms of numbers and words say is decided here, at 
 What equals what:
 - numbers by value: `1/2`, `0.5`, `\frac12`; `1.41` is not `\sqrt{2}`. Units, currency and degrees are left out: `18\text{
   cm}` is 18. `50\%` equals both 50 and 0.5, for references are written either way.
-- `x=5` equals 5, and `y=5` where the reference names no variable. `101_2` equals 101, never 5: the base is a unit.
-- lists (`1, -2`; `\{-2, 1\}`; `x=1 \text{ or } x=-2`; `(0,1) \cup (2,3)`; `\pm 3`) as sets, everything in brackets in order.
+- `x=5` equals 5, also where the reference says so, but not `y=5`. `101_2` equals 101, never 5: the base is a unit.
+- lists (`1, -2`; `\{-2, 1\}`; `x=1 \text{ or } x=-2`; `(0,1) \cup (2,3)`; `\pm 3`) as sets, brackets in order.
 - `2 \le x < 5` and `x \in [2,5)` are intervals.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -109,14 +110,17 @@ def readable(reference: str) -> bool:
     return read(reference) is not None
 
 
+_NUMBER_FIRST = re.compile(r"[ *:$\\]*(-?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?)[*$]*(?:[.,;]? +[A-Za-z(].*)?")
+
+
 def substance(text: str) -> str | None:
-    """The answer however it is written: after "answer is" or "####", else the last formula, else the last number."""
+    """The answer however it is written: after "####" or "answer is", else the last formula, else the last number."""
     rest = numbers.after_hashes(text)
-    if rest:
-        return rest
-    rest = numbers.after_answer(text)
+    if not rest:
+        rest = numbers.after_answer(text)
     if rest and rest.strip(" *:$.\\"):
-        return last_formula(rest) or rest
+        number = _NUMBER_FIRST.fullmatch(rest)  # and a sentence after it
+        return number[1] if number else last_formula(rest) or rest
     found = last_formula(text)
     if found is not None:
         return found
@@ -132,18 +136,20 @@ def nodes(form: Form) -> Iterator[Form]:
 
 
 def aligned(form: Form, reference: Form) -> Form:
-    """The answer without what the reference leaves to the reader: the name of the variable, and the base."""
+    """The answer without what the reference leaves to the reader: the name of the variable, the base, marks of a word."""
     expected = list(nodes(reference))
     names = {node.name for node in expected}
     bases = {node.base for node in expected}
 
     def align(part: Form) -> Form:
-        parts = tuple(map(align, part.parts))
-        # One name at most: in "x=1, y=2" the names say which is which.
-        name = "" if names <= {"", part.name} else part.name
-        base = 0 if bases <= {0, part.base} else part.base
-        return replace(part, parts=parts, name=name, base=base)
+        # Names of a reference with several, as "x=1, y=2", say which is which. No name is dropped that is part of an
+        # equation proper, as in 2x=5.
+        named = part.name[:1].isdigit() or not names <= {"", part.name}
+        base = part.base if bases - {0, part.base} else 0
+        return replace(part, parts=tuple(map(align, part.parts)), name=part.name if named else "", base=base)
 
+    if reference.kind == "word" and form.kind == "expression" and is_letters(form.text):
+        return replace(form, kind="word")
     return align(form)
 
 
@@ -155,7 +161,9 @@ def exact(tolerance: float = 0.0) -> Equal:
 
     def equal(answer: Form, right: Form) -> bool:
         if "word" in (answer.kind, right.kind):
-            return letters(answer.text) == letters(right.text)
+            return (answer.kind == right.kind or is_letters(answer.text + right.text)) and (
+                letters(answer.text) == letters(right.text)
+            )
         if answer.value is not None and right.value is not None:
             # A percent sign on one side only: either reading of the other side is meant.
             scale = 100 if answer.percent != right.percent else 1
@@ -174,8 +182,9 @@ def exact(tolerance: float = 0.0) -> Equal:
 
 def same(answer: Form, right: Form, equal: Equal) -> bool:
     """Are the forms equal, given the equality of leaves?"""
-    if answer.name and right.name and answer.name != right.name:
-        return False
+    if answer.name and answer.name != right.name:
+        # Other letters, or another way to write the equation.
+        return bool(right.name) and equal(_equation(answer), _equation(right))
     if answer.base and answer.base != right.base:
         return False
     kinds = (answer.kind, right.kind)
@@ -192,6 +201,10 @@ def same(answer: Form, right: Form, equal: Equal) -> bool:
     return equal(answer, right)
 
 
+def _equation(form: Form) -> Form:
+    return Form("expression", form.whole, whole=form.whole)
+
+
 def _same_sets(answer: tuple[Form, ...], right: tuple[Form, ...], equal: Equal) -> bool:
     if len(answer) != len(right):
         return False
@@ -205,8 +218,14 @@ def _same_sets(answer: tuple[Form, ...], right: tuple[Form, ...], equal: Equal) 
 
 
 def letters(text: str) -> str:
-    """What a word is compared by."""
-    return "".join(filter(str.isalnum, text.replace("\\text", ""))).casefold()
+    """What a word is compared by: its letters and digits, or all of it where it has none."""
+    plain = text.replace("\\text", "")
+    return "".join(filter(str.isalnum, plain)).casefold() or plain
+
+
+def is_letters(text: str) -> bool:
+    """Could the text be a word, written without `\\text` perhaps?"""
+    return all(char.isalpha() or char in " (){}" for char in text.replace("\\text", ""))
 
 
 def spell(form: Form, leaf: Callable[[Form], str] = lambda part: part.text) -> str:
@@ -219,7 +238,7 @@ def spell(form: Form, leaf: Callable[[Form], str] = lambda part: part.text) -> s
     elif form.value is not None:
         body = numbers.normal(form.value) + ("%" if form.percent else "")
     elif form.kind == "word":
-        body = letters(form.text) or form.text
+        body = letters(form.text)
     else:
         body = leaf(form)
     name = f"{form.name}=" if form.name else ""

@@ -26,7 +26,7 @@ MAX_PARTS = 200
 @dataclass(frozen=True)
 class Form:
     """kind: "number", "word", "expression", "list" (a set: any order), "tuple" (text: its brackets) or "matrix" (text:
-    its shape). text: the cleaned LaTeX of the leaf. value: of a number. name: what stands before a last `=`, as x or f(x).
+    its shape). text: the cleaned LaTeX of the leaf. value: of a number. name: the left side of an equation, as x or f(x).
     base: of `101_2`. percent: a percent sign stood there. whole: the text with its name."""
 
     kind: str
@@ -60,15 +60,14 @@ def read(text: str, many: bool = False, unit: str = "") -> Form | None:
 
 
 _RELATION = re.compile(r"\\(?:le|ge)(?![a-z])|(?<![<>])[<>](?![<>])")
-_EQUALS = re.compile(r"(?<![<>!\\])=")
-_NAME = re.compile(
-    r"\\?[A-Za-z]+'*(?: ?_ ?(?:\w|\{[^{}]*\}))?'*(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z])* ?\))?"  # x, x_1, f(x), \theta
-    r"|\\(?:angle|overline|triangle|text|widehat|vec|mathbf) ?\{?[A-Za-z _{}\d]+\}?"  # \angle ABC, \text{Area}
-    r"|[A-Z] ?\([^()=]*\)"  # P(A)
+_NAME = re.compile(  # x, x_1, f(x), \theta, \angle ABC, \text{Area}, P(A)
+    r"\\?[A-Za-z]+'*(?: ?_ ?(?:\w|\{[^{}]*\}))?(?: ?\( ?[A-Za-z](?: ?, ?[A-Za-z])* ?\))?"
+    r"|\\(?:angle|overline|triangle|text|widehat|vec|mathbf) ?\{?[A-Za-z _{}\d]+\}?"
+    r"|[A-Z] ?\([^()=]*\)"
 )
-_WORD = re.compile(
-    r"(?: ?\\text ?\{[^{}\\]*\} ?)+|[A-Za-z]{2,}(?: [A-Za-z]+)*|\(? ?\\text ?\{[^{}\\]*\} ?\)?|\\emptyset ?"
-)
+_TEXT = re.compile(r"\(? ?\\text ?\{([^{}\\]*)\} ?\)?")
+_WORD = re.compile(r"(?: ?\\text ?\{[^{}\\]*\})+|\\emptyset")
+_LETTERS = re.compile(r"[A-Za-z]{2,}(?: [A-Za-z]+)*")
 _MATRIX = re.compile(r"\\begin ?\{(?:[pbBv]?matrix|smallmatrix|array)\}(?:\{[lcr| ]*\})?(.*)\\end ?\{\w+\}", re.DOTALL)
 _UNIT = re.compile(
     r" ?(?:\\text ?\{[^{}]*\} ?(?:\^ ?\{? ?-?\d ?\}?)?"
@@ -91,8 +90,17 @@ class _Reader:
         if self.parts > MAX_PARTS or depth > MAX_DEPTH:
             raise _TooMuch
         text = trim(text)
-        if _WORD.fullmatch(text):
-            return Form("word", text) if "\\" in text else Form("expression", text)
+        if text.startswith("\\text{") and "\\" in text[1:] and closing(text, 5) == len(text) - 1:
+            text = trim(text[6:-1])  # bold print of a formula
+        wrapped = _TEXT.fullmatch(text)
+        if wrapped and rational.value(wrapped[1]) is not None:
+            text = wrapped[1]
+        elif wrapped or _WORD.fullmatch(text):
+            return Form("word", text, whole=text)
+        if _LETTERS.fullmatch(text):
+            return Form("expression", text, whole=text)
+        exact, about, near = text.partition("\\approx")
+        text = trim(near if about and _NAME.fullmatch(exact.strip()) else exact)
         sets = split(text, r"\cup")
         if len(sets) > 1:
             return self.list_of(sets, many, depth)
@@ -140,14 +148,14 @@ class _Reader:
         return Form("tuple", brackets, parts=(self.leaf(low), self.leaf(high)), name=_spaceless(name), whole=text)
 
     def equation(self, text: str, many: bool, depth: int) -> Form | None:
-        """`x = 5` as 5 with a name; `6 * 3 = 18` as 18. Other equations are expressions."""
-        sides = _EQUALS.split(text)
-        if len(sides) < 2 or not all(side.strip() for side in sides) or _RELATION.search(text):
+        """`x = 5` as 5 with a name, and any equation likewise; `6 * 3 = 18` as 18."""
+        sides = [side.strip() for side in split(text, "=")]
+        if len(sides) < 2 or not all(sides) or _RELATION.search(text):
             return None
-        if _NAME.fullmatch(sides[0].strip()):
-            return replace(self.read(sides[-1], many, depth + 1), name=_spaceless(sides[0]), whole=text)
-        values = [rational.value(side) for side in sides]
-        return self.read(sides[-1], many, depth + 1) if None not in values else None
+        right = self.read(sides[-1], many, depth + 1)
+        if all(rational.value(side) is not None for side in sides):
+            return right
+        return replace(right, name=_spaceless(sides[0]), whole=text)
 
     def bracketed(self, text: str, depth: int) -> Form | None:
         """A tuple, an interval, a set, a matrix, or what stands alone in brackets."""

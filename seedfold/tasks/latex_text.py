@@ -44,13 +44,23 @@ _CHARACTERS = {
     **dict.fromkeys("÷∕／", "/"),
     **{"＋": "+", "＝": "=", "，": ",", "．": ".", "（": "(", "）": ")", "％": "%", "：": ":"},
     **{"π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ", "√": r"\sqrt ", "°": r"^{\circ}", "∪": r"\cup ", "∈": r"\in "},
-    **{"±": r"\pm ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "∅": r"\emptyset ", "′": "'"},
+    **{
+        "±": r"\pm ",
+        "≤": r"\le ",
+        "≥": r"\ge ",
+        "⩽": r"\le ",
+        "⩾": r"\ge ",
+        "∅": r"\emptyset ",
+        "′": "'",
+        "≈": r"\approx ",
+    },
     **{"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"},
-    **{small: f"^{{{digit}}}" for digit, small in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
-    **{small: f"_{{{digit}}}" for digit, small in enumerate("₀₁₂₃₄₅₆₇₈₉")},
     **dict.fromkeys("\u00a0\u2009\u202f\u200a\u2002\u2003\u3000\t\r\n", " "),
     **dict.fromkeys("\u200b\u200c\u200d\ufeff\u2060", ""),
 }
+
+_RAISED, _LOWERED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_LEVEL = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻₀₁₂₃₄₅₆₇₈₉", "0123456789-0123456789")
 
 _TEXTS = r"(?:text(?:normal|rm|bf|it|sf|tt)?|mbox|hbox|math(?:rm|bf|it|sf|tt|bb)|operatorname\*?|boldsymbol|bm|emph)"
 
@@ -95,6 +105,7 @@ _RULES = [
         (r"(?<![a-zA-Z\\])(sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan)(?![a-zA-Z])", r"\\\1 "),
         (r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?<=[\[(, ])\+ ?(?=\\infty)", ""),
+        (r"\^ ?(\d+) ?\^ ?(\d+)", r"^{\1^{\2}}"),
         (r"\^ ?(-?\d+)", r"^{\1}"),
         (r"_ ?(\d+)", r"_{\1}"),
         (r" +", " "),
@@ -105,6 +116,8 @@ _ARGUMENT = re.compile(r"\\(frac|binom|sqrt)(?![a-zA-Z])")
 
 def clean(text: str) -> str:
     """The answer in one spelling: without layout, markup, currency and boxes, all arguments in braces."""
+    text = _RAISED.sub(lambda match: f"^{{{match[0].translate(_LEVEL)}}}", text)
+    text = _LOWERED.sub(lambda match: f"_{{{match[0].translate(_LEVEL)}}}", text)
     text = trim("".join(map(_character, text)))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)

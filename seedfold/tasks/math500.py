@@ -58,6 +58,7 @@ def load(settings: Settings, count: int) -> Math500:
     levels, subjects = chosen(settings.options)
     path = settings.path or HUB
     examples = []
+    seen: dict[str, None] = {}
     for number, row in data.rows(path, settings.hub_split, settings.examples):
         problem, answer = row.get("problem"), row.get("answer")
         if not isinstance(problem, str) or not isinstance(answer, str) or not latex.readable(answer):
@@ -65,19 +66,17 @@ def load(settings: Settings, count: int) -> Math500:
                 f'"{path}" row {number} is no MATH row (columns {", ".join(row) or "none"}); it needs "problem" and an '
                 '"answer" in LaTeX'
             )
-        if (levels and row.get("level") not in levels) or (subjects and row.get("subject") not in subjects):
-            continue
-        columns = {key: row.get(key) for key in ("problem", "answer", "level", "subject", "unique_id")}
-        examples.append(Example.of(columns))
-    if not examples:
-        raise UserError(
-            f'"{path}" has no row that "task.options" = {dict(settings.options)!r} keeps; '
-            "levels are whole numbers from 1 to 5, subjects are spelled as in the data"
-        )
+        seen[str(row.get("subject"))] = None
+        if (not levels or row.get("level") in levels) and (not subjects or row.get("subject") in subjects):
+            columns = {key: row.get(key) for key in ("problem", "answer", "level", "subject", "unique_id")}
+            examples.append(Example.of(columns))
+    for subject in subjects:
+        if subject not in seen:
+            raise UserError(f'"{path}" has no subject "{subject}"; {hint(subject, seen)}')
     return Math500(examples)
 
 
-def chosen(options: Mapping[str, Any]) -> tuple[frozenset[int], frozenset[str]]:
+def chosen(options: Mapping[str, Any]) -> tuple[list[int], list[str]]:
     """The levels and subjects to keep; empty: all."""
     for key, value in options.items():
         if key not in OPTIONS:
@@ -87,4 +86,4 @@ def chosen(options: Mapping[str, Any]) -> tuple[frozenset[int], frozenset[str]]:
         raise UserError(f'"task.options.levels" is {levels!r}; use a list of whole numbers from 1 to 5, as [4, 5]')
     if not isinstance(subjects, list | tuple) or not all(isinstance(subject, str) for subject in subjects):
         raise UserError(f'"task.options.subjects" is {subjects!r}; use a list of subjects, as ["Algebra"]')
-    return frozenset(levels), frozenset(subjects)
+    return list(levels), list(subjects)

@@ -1,7 +1,7 @@
 """Reading numbers in model answers: exact, in linear time, and without evaluating anything.
 
 Values are `fractions.Fraction`, so `18.`, `18.00` and `18` are one number and `1.5` is `3/2`. Powers (`9**9**9`,
-`10^6`) are recognised and refused, never computed.
+`10^6`) and multiples of π and of roots (`12\\pi`) are recognised and refused, never computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _PLAIN = str.maketrans(
 
 _FRAC = re.compile(r"(?P<whole>\d ?)?\\[dt]?frac ?\{ ?(?P<top>-?\d{1,100}) ?\} ?\{ ?(?P<bottom>\d{1,100}) ?\}")
 
-_POWER = r"(?:(?:\ ?\^\ ?|\*\*|\ \*\*\ )[{(]?[-+]?\d|[⁰¹²³⁴⁵⁶⁷⁸⁹])"
+# What makes a number a part of a formula: 10^6, 12\pi, 3\sqrt{2}.
+_POWER = r"(?:(?:\ ?\^\ ?|\*\*|\ \*\*\ )[{(]?[-+]?\d|[⁰¹²³⁴⁵⁶⁷⁸⁹]|\ ?(?:\\pi|\\sqrt|π|√))"
 
 # One pass over the text. Possessive quantifiers (++, *+, ?+) never give back what they matched: no backtracking.
 _TOKEN = re.compile(
@@ -33,8 +34,8 @@ _TOKEN = re.compile(
                   | (?<=[\d)])\*\*[{{(]?[-+]?\d++
                   | (?<=[\d)]\ )\*\*\ [{{(]?[-+]?\d++
                   | (?<=[a-zA-Z])\*\*[{{(]?[-+]?\d++ (?![\d.,%]*\*\*) )
-    # Nothing glued to a word (x3, CO2), no third part of 1.2.3.
-    | (?<!\w) (?<!\d\.)
+    # Nothing glued to a word (x3, CO2), no third part of 1.2.3, nothing under a root.
+    | (?<!\w) (?<!\d\.) (?<!\\sqrt\{{)
       (?P<sign> (?<![)\]}}])[-+] )?+ (?:\\?[$€£¥]\ ?)?+ (?P<sign2> (?<=[$€£¥])[-+] )?+
       (?:
         (?P<whole>\d++)\ (?P<top>\d++)/(?P<bottom>\d++) (?![.,]?\d|/)                         # 1 1/2

@@ -12,6 +12,7 @@ math-verify decides.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -36,6 +37,9 @@ WHOLE_POINTS = ((17, 6, 29, 11), (30, 13, 8, 21), (101, 44, 15, 9))
 """Values of the variables in alphabetical order, taken in turn and shifted; whole where a floor or a factorial stands."""
 
 WARM = (r"\frac{1}{2}", r"3\sqrt{2}+i", r"x^{2}+2x+1", r"\binom{2n}{n}-\log_{2}(n)", r"y=\sin(2x)", r"x\ge 2")
+
+
+_MIXED = re.compile(r"(?<![\d}.])(\d+) ?\\frac\{(\d+)\}\{(\d+)\}")
 
 
 def main() -> None:
@@ -67,9 +71,10 @@ def leaf_equal(tolerance: float) -> Callable[[Form, Form], bool]:
             return plain(answer, right)
         except Unlike:
             pass
-        one, other = (form.whole if "=" in answer.text + right.text else form.text for form in (answer, right))
         scales = [1] if answer.percent == right.percent else [1, 100]
-        return any(equal_texts(one, other, scale if right.percent else 1 / scale, tolerance) for scale in scales)
+        return any(
+            equal_texts(answer.text, right.text, scale if right.percent else 1 / scale, tolerance) for scale in scales
+        )
 
     return equal
 
@@ -99,9 +104,10 @@ def parse(text: str) -> Any:
     from latex2sympy2_extended import latex2sympy
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
+    text = _MIXED.sub(r"(\1+\\frac{\2}{\3})", text).replace("*", "\\cdot ")
     try:
         found = latex2sympy(
-            text.replace("*", "\\cdot "),
+            text,
             is_real=None,
             normalization_config=None,
             conversion_config=ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False),

@@ -23,6 +23,8 @@ SUM = Example.of({"problem": "7 + 11", "answer": "18"})
 WORD = Example.of({"question": "How many?", "answer": "6*3 = <<6*3=18>>18\n#### 18"})
 PRICE = Example.of({"question": "How much?", "answer": "#### 1,080"})
 DEBT = Example.of({"question": "How much?", "answer": "#### -3"})
+HALF = Example.of({"question": "How much?", "answer": "#### 3/2"})
+DOZEN = Example.of({"question": "How many?", "answer": "#### 12"})
 GAME = Example.of({"numbers": [2, 5, 7], "target": 24})
 
 NASTY = ["", "\x00\x01\x1b[2J", "9**9**9", "9^9^9^9", "(" * 5000, "-" * 5000, "9" * 5000, "1" * 1_000_000]
@@ -51,6 +53,15 @@ def graded(task: Task, text: str, example: Example) -> tuple[float, float, str |
         ("7 + 11\n= 18", 0, 1, None),
         ("18 or 19", 0, 0, None),
         ("x^{18}", 0, 0, None),
+        ("18\\pi", 0, 0, None),
+        ("18π", 0, 0, None),
+        ("\\boxed{18}", 0, 1, None),
+        ("#### 18", 1, 1, "18"),
+        ("18%", 1, 1, "18"),
+        ("18°", 1, 1, "18"),
+        ("١٨", 1, 1, "18"),
+        ("36/2", 1, 1, "18"),
+        ("18\x00", 1, 1, "18"),
         ("7 + 11", 0, 0, None),
         ("", 0, 0, None),
     ],
@@ -77,6 +88,19 @@ def test_arithmetic(text: str, strict: float, lenient: float, answer: str | None
         ("#### -3", DEBT, 1, 1, "-3"),
         ("#### −3", DEBT, 1, 1, "-3"),
         ("#### x^{-3}", DEBT, 0, 0, None),
+        ("#### １８", WORD, 1, 1, "18"),
+        ("#### 18%", WORD, 1, 1, "18"),
+        ("#### 18\\text{ cm}", WORD, 1, 1, "18"),
+        ("#### 18^\\circ", WORD, 1, 1, "18"),
+        ("#### $18$", WORD, 1, 1, "18"),
+        ("#### 1.5", HALF, 1, 1, "3/2"),
+        ("#### \\frac{3}{2}", HALF, 1, 1, "3/2"),
+        ("#### 3\\sqrt{2}", HALF, 0, 0, None),
+        ("#### 12\\pi", DOZEN, 0, 0, None),
+        ("#### 12π", DOZEN, 0, 0, None),
+        ("#### 12", DOZEN, 1, 1, "12"),
+        ("\\boxed{\\boxed{18}}", WORD, 0, 1, None),
+        ("I first thought 17. #### 17. No: #### 18", WORD, 1, 1, "18"),
         ("#### 18\n#### 17", WORD, 0, 0, "17"),
         ("#### 9 + 9 = 18", WORD, 0, 1, None),
         ("#### The answer is 18", WORD, 0, 1, None),
@@ -120,6 +144,9 @@ def test_gsm8k_right_answers_in_usual_forms(value: int, form: str) -> None:
         ("<answer>(7+5)*2 + 5 - 5</answer>", 0, 0),
         ("<answer>(7+5)*2**1</answer>", 0, 0),
         ("<answer>2*(5+7)/(5-5)</answer>", 0, 0),
+        ("<answer>(７+５)*２</answer>", 1, 1),
+        ("<answer>(7+5)*2 cm</answer>", 0, 0),
+        ("<answer>(7+5)*2</answer>\n\nNumbers: 1, 2\nTarget: 3", 1, 1),
         ("Answer: (7+5)*2", 0, 1),
         ("I add.\n(7+5)*2 = 24", 0, 1),
         ("**Answer:** `(7+5)*2`", 0, 1),
