@@ -102,7 +102,7 @@ def attempt(
     if raced.gain <= 0:
         return Attempt(raced.winner, None, raced)
     new = bench.rewards([add(centre, raced.winner.terms)], "gate")[0]
-    return Attempt(raced.winner, gate.meet(new, bench.incumbent(centre, "gate"), history, gating), raced)
+    return Attempt(raced.winner, gate.meet(new, bench.incumbent(centre, "gate"), history, gating, bench.graded), raced)
 
 
 def _means(rewards: np.ndarray) -> np.ndarray:

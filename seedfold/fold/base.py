@@ -180,6 +180,8 @@ class Evaluate(Protocol):
 class Bench:
     """Asks, remembers the answers about the incumbent, and counts the evaluations spent.
 
+    `graded` turns true when rewards other than 0 and 1 are seen, on search or select: the gate has to know beforehand.
+
     Args:
         evaluate: the callback.
         sizes: examples of each split.
@@ -189,6 +191,7 @@ class Bench:
         self.evaluate = evaluate
         self.sizes = dict(sizes)
         self.spent = 0
+        self.graded = False
         self._known: dict[tuple[Step, str], Array] = {}
 
     def rewards(self, steps: Sequence[Step], split: str, examples: ArrayLike | None = None) -> Array:
@@ -200,6 +203,8 @@ class Bench:
         answers = np.asarray(self.evaluate(steps, split, which), dtype=np.float64)
         if answers.shape != (len(steps), len(which)) or not np.isfinite(answers).all():
             raise ValueError(f"{len(steps)} steps on {len(which)} examples of {split} gave rewards of {answers.shape}")
+        if split in ("search", "select") and not np.isin(answers, (0, 1)).all():
+            self.graded = True
         return answers
 
     def incumbent(self, step: Step, split: str) -> Array:

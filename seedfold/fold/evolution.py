@@ -41,7 +41,9 @@ def run(bench: Bench, settings: Evolution, gating: Gate, centre: Step = (), hist
         proposal = Proposal(step, "evolution", {"iterations": iteration + 1})
         new = bench.rewards([walked], "gate")[0]
         said = (*history, *(attempt.committed for attempt in attempts))
-        attempts.append(Attempt(proposal, gate.meet(new, bench.incumbent(committed, "gate"), said, gating)))
+        attempts.append(
+            Attempt(proposal, gate.meet(new, bench.incumbent(committed, "gate"), said, gating, bench.graded))
+        )
         if attempts[-1].committed:
             committed = walked
     return Folded(committed, tuple(attempts), bench.spent - before, tuple(details))

@@ -104,3 +104,10 @@ def test_the_bench_counts_and_asks_about_the_incumbent_once() -> None:
     first = bench.incumbent((), "gate")
     assert bench.incumbent((), "gate") is first
     assert bench.spent == 4 + 5
+
+
+def test_the_bench_learns_of_graded_rewards_from_search_and_select_alone() -> None:
+    for binary, split, graded in [(True, "search", False), (False, "search", True), (False, "gate", False)]:
+        bench = World(0, binary=binary).bench()
+        bench.rewards([()], split)
+        assert bench.graded is graded
