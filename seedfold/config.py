@@ -88,7 +88,7 @@ class Model:
 class Task:
     name: str = setting(
         "arithmetic",
-        "arithmetic, countdown, reasoning-gym:NAME, gsm8k, math500, olympiadbench, uspto50k, story-order, "
+        "arithmetic, countdown, reasoning-gym:NAME, gsm8k, math500, olympiadbench, mbpp, humaneval, uspto50k, story-order, "
         "writing, gqa, or custom (your data, your reward)",
         not_empty,
     )
@@ -110,6 +110,9 @@ class Task:
     )
     stop: tuple[str, ...] = setting((), "stop strings in place of the task's own", none_empty)
     options: dict[str, Any] = setting({}, "what the task alone knows: its page in docs/tasks says")
+    allow_unsafe_execution: bool = setting(
+        False, "mbpp, humaneval: run the model's code without isolation where bubblewrap cannot be used"
+    )
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,9 @@ OWN = {
 FREE = ("count", "memory", "max_context", "base_copy")
 """Settings of [engine] that say where and how fast answers are made, not which: a study may go on with others."""
 
+FREE_OPTIONS = {"writing": ("judge_url", "timeout_seconds", "retries", "parallel", "key_variable")}
+"""The same of `task.options`: where a judge is found is not what it judges."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -263,8 +269,10 @@ class Config:
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def binding(self) -> dict[str, Any]:
-        """What a study's folder is bound to: everything but the `FREE` settings of the engine."""
+        """What a study's folder is bound to: everything but the `FREE` settings of the engine and the task."""
         tree = self.to_dict()
+        for name in FREE_OPTIONS.get(self.task.name, ()):
+            tree["task"]["options"].pop(name, None)
         tree["engine"] = {name: value for name, value in tree["engine"].items() if name not in FREE}
         return tree
 

@@ -240,3 +240,12 @@ def test_every_default_passes_its_own_check():
 @pytest.mark.parametrize(("name", "batch", "at_once"), [("transformers", 0, 64), ("vllm", 0, 256), ("stacked", 32, 32)])
 def test_an_engine_answers_as_many_at_once_as_suits_it_unless_told(name, batch, at_once):
     assert config.Engine(name=name, batch=batch).at_once == at_once
+
+
+def test_a_study_may_go_on_with_its_judge_elsewhere() -> None:
+    def binding(**options: object) -> dict[str, object]:
+        return config.from_dict({"task": {"name": "writing", "path": "x.jsonl", "options": options}}).binding()
+
+    here = binding(judge_url="http://127.0.0.1:1/v1", judge_model="m", retries=2)
+    assert here == binding(judge_url="http://127.0.0.1:2/v1", judge_model="m", parallel=4)
+    assert here != binding(judge_url="http://127.0.0.1:1/v1", judge_model="other")

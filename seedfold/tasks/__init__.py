@@ -18,6 +18,8 @@ USES: dict[str, tuple[str, ...]] = {
     "gsm8k": ("path",),
     "math500": ("path", "options"),
     "olympiadbench": ("path", "options"),
+    "mbpp": ("path", "options", "allow_unsafe_execution"),
+    "humaneval": ("path", "options", "allow_unsafe_execution"),
     "uspto50k": ("path", "options"),
     "story-order": ("path", "options"),
     "writing": ("path", "prompt", "reward", "options"),
