@@ -173,7 +173,7 @@ def exact(tolerance: float = 0.0) -> Equal:
             if right.percent:
                 differences.add(abs(answer.value - right.value / scale))
             return min(differences) <= tolerance
-        if answer.text == right.text and not answer.percent and not right.percent:
+        if answer.text == right.text and answer.percent == right.percent:
             return True
         raise Undecided
 

@@ -1,7 +1,7 @@
 r"""What an answer in LaTeX is: a number, a word, a list, a tuple or interval, a matrix, or an expression.
 
-Read by structure, from the outside in; bounded in length, depth and number of parts. Text that is too much for the bounds
-gives None, and nothing raises.
+Read by structure, from the outside in; bounded in length, depth and number of parts. Text that is nothing, or too much
+for the bounds, gives None; nothing raises.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Form:
     whole: str = ""
 
 
-class _TooMuch(Exception):
+class _Unreadable(Exception):
     pass
 
 
@@ -55,7 +55,7 @@ def read(text: str, many: bool = False, unit: str = "") -> Form | None:
         text = trim(text.removesuffix(clean(unit)))
     try:
         return _Reader().read(text, many) if text else None
-    except _TooMuch:
+    except _Unreadable:
         return None
 
 
@@ -87,20 +87,24 @@ class _Reader:
 
     def read(self, text: str, many: bool, depth: int = 0) -> Form:
         self.parts += 1
-        if self.parts > MAX_PARTS or depth > MAX_DEPTH:
-            raise _TooMuch
         text = trim(text)
+        if self.parts > MAX_PARTS or depth > MAX_DEPTH or not text:
+            raise _Unreadable
         if text.startswith("\\text{") and "\\" in text[1:] and closing(text, 5) == len(text) - 1:
             text = trim(text[6:-1])  # bold print of a formula
         wrapped = _TEXT.fullmatch(text)
         if wrapped and rational.value(wrapped[1]) is not None:
             text = wrapped[1]
+        elif wrapped and not wrapped[1].strip():
+            raise _Unreadable
         elif wrapped or _WORD.fullmatch(text):
             return Form("word", text, whole=text)
+        text = "(-\\infty,\\infty)" if text == "\\mathbb{R}" else text
         if _LETTERS.fullmatch(text):
             return Form("expression", text, whole=text)
+        # Of "x = 2/3 \approx 0.667" the exact part counts, of "x \approx 0.667" the only one.
         exact, about, near = text.partition("\\approx")
-        text = trim(near if about and _NAME.fullmatch(exact.strip()) else exact)
+        text = trim(near if about and (not exact.strip() or _NAME.fullmatch(exact.strip())) else exact)
         sets = split(text, r"\cup")
         if len(sets) > 1:
             return self.list_of(sets, many, depth)
@@ -121,6 +125,8 @@ class _Reader:
             if item.strip():
                 part = self.read(item, many, depth + 1)
                 found.update(dict.fromkeys(part.parts if part.kind == "list" and not part.name else (part,)))
+        if not found:
+            raise _Unreadable
         parts = tuple(found)
         return parts[0] if len(parts) == 1 else Form("list", "", parts=parts)
 
@@ -190,6 +196,8 @@ class _Reader:
             return Form("number", base[1], digits, base=number, whole=text)
         percent = text.endswith("%")
         text = trim(text.removesuffix("%"))
+        if not text:
+            raise _Unreadable
         value = rational.value(text)
         if value is not None:
             return Form("number", text, value, percent=percent, whole=text)

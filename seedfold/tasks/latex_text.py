@@ -62,7 +62,7 @@ _CHARACTERS = {
 _RAISED, _LOWERED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _LEVEL = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻₀₁₂₃₄₅₆₇₈₉", "0123456789-0123456789")
 
-_TEXTS = r"(?:text(?:normal|rm|bf|it|sf|tt)?|mbox|hbox|math(?:rm|bf|it|sf|tt|bb)|operatorname\*?|boldsymbol|bm|emph)"
+_TEXTS = r"(?:text(?:normal|rm|bf|it|sf|tt)?|mbox|hbox|math(?:rm|bf|it|sf|tt)|operatorname\*?|boldsymbol|bm|emph)"
 
 # In this order: what a rule writes, a later one may read.
 _RULES = [
@@ -90,6 +90,7 @@ _RULES = [
         (r"\*\*", "^"),
         (r"\\(?:times|cdot|ast)(?![a-z])", "*"),
         (r"\\div(?![a-z])", "/"),
+        (r"\\mathbb ([A-Z])", r"\\mathbb{\1}"),
         (r"\\varnothing(?![a-z])", r"\\emptyset "),
         (r"\\bigcup(?![a-z])|(?<=[)\]}]) ?[Uu] ?(?=[(\[{\\])", r"\\cup "),
         (rf"\\{_TEXTS}\s*(?=\{{)", r"\\text"),
