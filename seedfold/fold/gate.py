@@ -93,8 +93,8 @@ def meet(
         raise ValueError("gate rewards must be finite: every example is answered by both")
     if (widest := float(np.abs(d).max())) > settings.span:
         raise UserError(
-            f'"gate.span" is {settings.span:g}, but two rewards of one example differ by {widest:g}; set it to the range of '
-            "the task's rewards"
+            f'"gate.span" is {settings.span:g}, but two rewards of one example differ by {widest:g}; set it to the range '
+            "of the task's rewards"
         )
     fixed, broken, n = int((d > 0).sum()), int((d < 0).sum()), len(d)
     if not graded and np.isin(new, (0, 1)).all() and np.isin(old, (0, 1)).all():
