@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from seedfold.engines.base import Answer, Decoding, Engine, Job, Prompt
+from seedfold.engines.base import Answer, Decoding, Engine, Job, Prompt, pictures
 from seedfold.errors import UserError
 from seedfold.journal import Journal, Row
 from seedfold.progress import Progress
@@ -38,9 +38,10 @@ class Evaluator:
     _prompts: dict[str, Prompt] = field(default_factory=dict)
 
     def prompt(self, example: Example) -> Prompt:
-        """The example's prompt in tokens."""
+        """The example's prompt in tokens, with its images."""
         if example.id not in self._prompts:
-            self._prompts[example.id] = Prompt(self.engine.encode(self.task.messages(example)), example.id)
+            messages = self.task.messages(example)
+            self._prompts[example.id] = Prompt(self.engine.encode(messages), example.id, *pictures(messages))
         return self._prompts[example.id]
 
     def greedy(self, recipe: Recipe, examples: Sequence[Example]) -> list[Row]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,24 +34,81 @@ def load(settings: config.Model) -> tuple[Any, Any]:
     Raises:
         UserError: the model cannot be found, read or held.
     """
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    with _loading(settings) as (place, common):
+        tokenizer = AutoTokenizer.from_pretrained(place, **common)
+        return _ready(AutoModelForCausalLM, settings, place, common), tokenizer
+
+
+def load_vision(settings: config.Model) -> tuple[Any, Any]:
+    """(model, processor) of an image-text-to-text model, see `sees`; otherwise as `load`.
+
+    Images are prepared by Pillow even where torchvision is installed: its resizing gives other pixels, and the same study
+    must give the same numbers with and without it.
+    """
+    if importlib.util.find_spec("PIL") is None:
+        raise UserError(f'model "{settings.name}" sees images, which needs the package pillow; run pip install pillow')
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    with _loading(settings) as (place, common):
+        processor = AutoProcessor.from_pretrained(place, backend="pil", **common)
+        return _ready(AutoModelForImageTextToText, settings, place, common), processor
+
+
+def sees(settings: config.Model) -> bool:
+    """Whether the model reads images: it has a vision tower, and transformers knows it as image-text-to-text."""
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
+
+    with _loading(settings) as (place, common):
+        shape = AutoConfig.from_pretrained(place, **common)
+    known = type(shape) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return known and getattr(shape, "vision_config", None) is not None
+
+
+def onto_device(model: Any, settings: config.Model) -> Any:
+    """The model, moved to the device that the config names.
+
+    Raises:
+        UserError: there is no such device, or it cannot hold the model.
+    """
+    import torch
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f'"model.device" is "{device}", but torch sees no CUDA GPU here; use cpu or auto')
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f'"model.device" is "{device}", which cannot hold the model ({reason}); use cpu') from None
+
+
+@contextlib.contextmanager
+def _loading(settings: config.Model) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where the model is and the arguments that all `from_pretrained` take; what they raise is told in one sentence."""
     place = locate(settings.name)
     _quiet()
     common = {"revision": settings.revision or None, "trust_remote_code": settings.trust_remote_code}
     if os.path.isdir(place):
         common.pop("revision")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **common)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=getattr(torch, settings.dtype), **common)
+        yield place, common
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f'"model.name" is "{settings.name}", which cannot be loaded ({type(error).__name__}: {reason}); give a hub '
             f"name, a checkpoint directory, a .gguf file or {EMBEDDED}"
         ) from None
-    return model.eval().requires_grad_(False), tokenizer
+
+
+def _ready(auto: Any, settings: config.Model, place: str, common: dict[str, Any]) -> Any:
+    import torch
+
+    model = auto.from_pretrained(place, dtype=getattr(torch, settings.dtype), **common)
+    return model.eval().requires_grad_(False)
 
 
 def locate(name: str) -> str:

@@ -45,6 +45,12 @@ def open_here(model: config.Model, engine: config.Engine) -> Engine:
         from seedfold.engines.stacked import StackedEngine
 
         return StackedEngine.open(model, engine)
+    from seedfold import models
+
+    if models.sees(model):
+        from seedfold.engines.vision import VisionEngine
+
+        return VisionEngine.open(model, engine)
     from seedfold.engines.transformers import TransformersEngine
 
     return TransformersEngine.open(model, engine)

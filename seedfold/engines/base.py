@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +16,35 @@ ALIGN = 16
 
 
 @dataclass(frozen=True)
+class Image:
+    """A picture as the bytes of its file (PNG, JPEG, …); `digest` stands for its content in ids and texts."""
+
+    data: bytes = field(repr=False, compare=False)
+    digest: str
+
+    def __str__(self) -> str:
+        return self.digest
+
+    def open(self) -> Any:
+        """The picture as a `PIL.Image.Image`: RGB, upright, the first frame. Raises what Pillow raises."""
+        from PIL import Image as pillow
+        from PIL import ImageOps
+
+        return ImageOps.exif_transpose(pillow.open(BytesIO(self.data))).convert("RGB")
+
+
+@dataclass(frozen=True)
 class Prompt:
-    """Token ids of a prompt. `key` names the example: sampled answers draw their random numbers from it."""
+    """Token ids of a prompt. `key` names the example: sampled answers draw their random numbers from it.
+
+    images, chat: the pictures of a chat in their order, and the chat as JSON with their digests in their places: what a
+    model that sees reads besides the tokens. Empty where there are none.
+    """
 
     tokens: tuple[int, ...]
     key: str
+    images: tuple[Image, ...] = ()
+    chat: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,6 +153,17 @@ class Engine(Protocol):
     def describe(self) -> dict[str, Any]:
         """Versions, device and numerics, for the record."""
         ...
+
+
+def pictures(messages: Sequence[Mapping[str, Any]]) -> tuple[tuple[Image, ...], str]:
+    """`Prompt.images` and `Prompt.chat` of a chat.
+
+    A message's content is a text, or a list of parts as Hugging Face processors take them: {"type": "text", "text": …} and
+    {"type": "image", "image": an `Image`}.
+    """
+    lists = [parts for message in messages if not isinstance(parts := message.get("content"), str) and parts]
+    images = tuple(part["image"] for parts in lists for part in parts if part["type"] == "image")
+    return images, json.dumps(messages, default=str) if images else ""
 
 
 def in_turn(engine: Engine, jobs: Iterable[Job]) -> Iterator[tuple[int, list[Answer]]]:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from seedfold.engines.base import pictures
 from seedfold.errors import UserError
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], name: str) -> tuple[int, ...]:
-    """Token ids of a chat by the tokenizer's own template, ready for the model's turn; `name` is the model's."""
+    """Token ids of a chat by the tokenizer's own template, ready for the model's turn; `name` is the model's.
+
+    Every engine for text alone comes this way: it refuses images, or they would be answered unseen.
+    """
+    if pictures(messages)[0]:
+        raise UserError(
+            f'the task shows images, but model "{name}" is read as text alone here; give an image-text-to-text model in '
+            '"model.name" and use "engine.name" transformers'
+        )
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             f'the tokenizer of model "{name}" has no chat template, so messages cannot be written as a prompt; '
