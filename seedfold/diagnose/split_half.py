@@ -57,7 +57,7 @@ class SplitHalf:
     curve_population: tuple[Reproduction, ...]
     curve_examples: tuple[Reproduction, ...]
     rank: int
-    share: float  # of the effects' energy that reproduces in that rank, beyond chance
+    share: float  # of those directions' energy (as combinations of candidates) that reproduces between example halves
 
 
 def measure(
@@ -88,7 +88,7 @@ def measure(
     on_y = e[:, y]
 
     best = [_elite(half, score_x, label, elite) for half in (half_a, half_b)]
-    k, energy = rank(on_y[np.concatenate(best)], label[np.concatenate(best)], most, permutations, level, seed)
+    k, reproduced = rank(on_y[np.concatenate(best)], label[np.concatenate(best)], most, permutations, level, seed)
 
     def halves_of_population(products: Array) -> Reproduction:
         return _pair(rng, score_x, score_x, half_a, half_b, products, label, permutations)
@@ -108,7 +108,7 @@ def measure(
         curve_population=_curve(rng, on_y[a], on_y[b], label[a], label[b], most, permutations, False),
         curve_examples=_curve(rng, e[:, x], e[:, y], label, label, most, permutations, True),
         rank=k,
-        share=energy,
+        share=reproduced,
     )
 
 
@@ -151,15 +151,15 @@ def rank(
     level: float = 0.05,
     seed: int = 0,
 ) -> tuple[int, float]:
-    """(directions of the effects' covariance that reproduce between halves of the population, their share of energy).
+    """(directions of the effects' covariance that reproduce between halves of the population, how well they do).
 
     One direction after the other, until one fails: the variance of B along A's k-th direction, and of A along B's, is
     compared with that of data whose k − 1 directions before are kept and whose residuals are permuted example by example,
     analysed anew (parallel analysis, deflated as in Dobriban and Owen 2019, on held-out halves). The first stage, "any
     structure at all", is exact; later ones rest on the directions found before.
 
-    The share is what A's directions explain of B's effects and the other way round, less what they explain of permuted
-    ones, as a part of what could be explained.
+    How well: the share of the directions' energy, as combinations of candidates, that reproduces between halves of the
+    examples; 1 − share is what of a step along them would be noise.
     """
     e = _effects(effects)
     label = np.zeros(len(e), dtype=np.intp) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -183,7 +183,7 @@ def rank(
         if _result(_held_out(one, other, found), np.array(null), 1.0).p > level:
             break
         found += 1
-    return found, _energy(rng, one, other, label[a], label[b], found, min(permutations, 50)) if found else 0.0
+    return found, _share(rng, e, label, found, min(permutations, 50)) if found else 0.0
 
 
 def _held_out(one: Array, other: Array, k: int) -> float:
@@ -192,16 +192,14 @@ def _held_out(one: Array, other: Array, k: int) -> float:
     return float(((other @ u) ** 2).sum() + ((one @ v) ** 2).sum())
 
 
-def _energy(
-    rng: np.random.Generator, one: Array, other: Array, la: Index, lb: Index, k: int, permutations: int
-) -> float:
-    def explained(p: Array, q: Array) -> float:
-        total = [float((part**2).sum()) or 1.0 for part in (p, q)]
-        inside = [((q @ _directions(p, k).T) ** 2).sum() / total[1], ((p @ _directions(q, k).T) ** 2).sum() / total[0]]
-        return float(sum(inside)) / 2
+def _share(rng: np.random.Generator, e: Array, label: Index, k: int, permutations: int) -> float:
+    """Of the energy of k directions, as combinations of candidates, the part that reproduces between example halves.
 
-    chance = float(np.mean([explained(_columns(rng, one, la), _columns(rng, other, lb)) for _ in range(permutations)]))
-    return min(max((explained(one, other) - chance) / max(1 - chance, 1e-12), 0.0), 1.0)
+    Each half's directions hold a part ρ² of the truth, so their overlap beyond chance is about ρ⁴.
+    """
+    x, y = _halves(rng, np.zeros(e.shape[1], dtype=np.intp))
+    last = _curve(rng, e[:, x], e[:, y], label, label, k, permutations, True)[-1]
+    return math.sqrt(min(max((last.observed - last.null) / max(1 - last.null, 1e-12), 0.0), 1.0))
 
 
 def _curve(

@@ -6,8 +6,9 @@ covariances that is σ² (λ I + (1 − λ) C) with C of rank r and the energy o
 
 The directions are those that change answers together: left singular vectors of the elite's centred effects, turned back
 into combinations of the candidates' steps. (The covariance of the steps themselves has no directions but the single
-seeds, which are orthogonal.) Rank and isotropic floor come from split halves: as many directions as reproduce, and the
-share of the effects' energy that does not.
+seeds, which are orthogonal.) Rank and isotropic floor come from split halves: as many directions as reproduce between
+halves of the population, and the share of their energy that does not between halves of the examples: what of a step
+along them is noise anyway.
 
 λ moves half-way to floor + (1 − floor) · (share of candidates that do not improve), from ½ at the start: the less the
 directions help, the more isotropic. σ grows after a commit and shrinks after a rejection.

@@ -87,7 +87,9 @@ class Local:
     rank: int = setting(0, "rank of the rewarded covariance; 0: as many directions as reproduce", at_least(0))
     max_rank: int = setting(8, "greatest rank that the automatic choice tries", at_least(1))
     floor: float = setting(
-        0.0, "least isotropic share of the sampling energy; 0: the share of the effects that does not reproduce", share
+        0.0,
+        "least isotropic share of the sampling energy; 0: the share of the directions that does not reproduce",
+        share,
     )
     elite: float = setting(0.5, "quantile of the score from which candidates shape the covariance", share)
     family: str = setting("rademacher", "noise family of the isotropic part")

@@ -72,8 +72,9 @@ def test_the_planted_rank_is_found(true: int) -> None:
     ranks = [rank for rank, _ in found]
     assert ranks.count(true) >= 8, ranks
     if true:
-        share = true * 0.45**2 / (true * 0.45**2 + 1 + 1 / 12)
-        assert np.mean([energy for _, energy in found]) == pytest.approx(share, abs=0.1)
+        # A loading is estimated from the 24 examples of a half; finding their patterns costs a little more.
+        share = 24 * 0.45**2 / (24 * 0.45**2 + 1 + 1 / 12)
+        assert np.mean([reproduced for _, reproduced in found]) == pytest.approx(share - 0.05, abs=0.1)
 
 
 def test_measure_finds_rank_three_in_the_rewarded_half() -> None:

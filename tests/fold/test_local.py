@@ -29,7 +29,8 @@ def structured(seed: int, rank: int) -> Population:
 def test_rank_and_floor_come_from_what_reproduces(rank: int) -> None:
     form = local.shape(structured(0, rank), Local())
     assert len(form.energies) == rank
-    assert form.floor == pytest.approx(1.0 if rank == 0 else 1 / (1 + rank), abs=0.12)
+    # A loading is estimated from the 32 examples of a half, with noise as large as one pattern's effect.
+    assert form.floor == pytest.approx(1.0 if rank == 0 else 1 / (1 + 32), abs=0.06)
 
 
 def test_settings_override_the_automatic_choice() -> None:
