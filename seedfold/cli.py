@@ -13,6 +13,7 @@ from typing import Any
 from seedfold import __version__, config
 from seedfold.errors import UserError
 
+TO_MEND = 1
 BAD_INPUT = 2
 STOPPED = 130
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = _parser().parse_args(argv)
     try:
-        arguments.call(arguments)
+        code = arguments.call(arguments) or 0
         sys.stdout.flush()
     except UserError as error:
         print(f"seedfold: {error}", file=sys.stderr)
@@ -33,12 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away, as head(1) does
+        return 0
     except OSError as error:
         print(
             f"seedfold: {error}; what was recorded is safe, mend that and run the same command again", file=sys.stderr
         )
         return BAD_INPUT
-    return 0
+    return int(code)
 
 
 # Commands
@@ -65,6 +67,20 @@ def _study(chosen: config.Config, folder: Path) -> None:
     print(finished)
     print(f"\nreport: {folder / 'report.html'}   record: {folder / 'record.json'}   recipes: {folder / 'recipes'}")
     print(f"deploy the best single model: seedfold export {folder / 'recipes' / 'rank-01.json'} DIR")
+
+
+def _new_task(arguments: argparse.Namespace) -> None:
+    from seedfold.tasks.scaffold import new
+
+    print("\n".join(new(arguments.folder, arguments.kind)))
+
+
+def _check_task(arguments: argparse.Namespace) -> int:
+    from seedfold.check import check
+
+    found = check(config.load(arguments.config, arguments.set), arguments.prompts, arguments.reference)
+    print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) if arguments.json else found)
+    return 0 if found.good else TO_MEND
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -170,6 +186,25 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("run", _run, "run the study of a config, or resume it", settings=True)
     sub.add_argument("config", type=Path, metavar="CONFIG.toml")
     sub.add_argument("--out", type=Path, help="the study's folder (default runs/NAME); again to resume")
+
+    sub = command("new-task", _new_task, "write a folder with rows, a reward and a study, to begin a task of your own")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument(
+        "--kind", default="classification", help="classification (the default), extraction, tool-calls or freeform"
+    )
+
+    sub = command(
+        "check-task",
+        _check_task,
+        "show the prompts as the model sees them, and what is wrong with the data or the reward",
+        settings=True,
+    )
+    sub.add_argument("config", type=Path, nargs="?", metavar="CONFIG.toml")
+    sub.add_argument("--prompts", type=int, default=3, metavar="N", help="how many prompts to show (default 3)")
+    sub.add_argument(
+        "--reference", default="", metavar="COLUMN", help="the column of right answers (default: answer, label, …)"
+    )
+    sub.add_argument("--json", action="store_true", help="print what was found as JSON")
 
     sub = command("eval", _eval, "measure a model, a recipe, or the vote of several on a task", settings=True)
     sub.add_argument("--model", help="model name or directory, in place of model.name")
