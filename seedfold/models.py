@@ -42,18 +42,32 @@ def load(settings: config.Model) -> tuple[Any, Any]:
 
 
 def load_vision(settings: config.Model) -> tuple[Any, Any]:
-    """(model, processor) of an image-text-to-text model, see `sees`; otherwise as `load`.
+    """(model, processor) of an image-text-to-text model, see `sees`; otherwise as `load`."""
+    from transformers import AutoModelForImageTextToText
+
+    processor = load_processor(settings)
+    with _loading(settings) as (place, common):
+        return _ready(AutoModelForImageTextToText, settings, place, common), processor
+
+
+def load_processor(settings: config.Model) -> Any:
+    """The processor of a model that sees: its tokenizer, and what makes numbers of images.
 
     Images are prepared by Pillow even where torchvision is installed: its resizing gives other pixels, and the same study
     must give the same numbers with and without it.
     """
     if importlib.util.find_spec("PIL") is None:
         raise UserError(f'model "{settings.name}" sees images, which needs the package pillow; run pip install pillow')
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoProcessor
 
     with _loading(settings) as (place, common):
         processor = AutoProcessor.from_pretrained(place, backend="pil", **common)
-        return _ready(AutoModelForImageTextToText, settings, place, common), processor
+    if not hasattr(processor, "tokenizer"):  # what it is where there is only a tokenizer
+        raise UserError(
+            f'"model.name" is "{settings.name}", a model that sees, but it has no processor for images; put its '
+            "preprocessor_config.json or processor_config.json there"
+        )
+    return processor
 
 
 def sees(settings: config.Model) -> bool:

@@ -163,7 +163,7 @@ def pictures(messages: Sequence[Mapping[str, Any]]) -> tuple[tuple[Image, ...], 
     """
     lists = [parts for message in messages if not isinstance(parts := message.get("content"), str) and parts]
     images = tuple(part["image"] for parts in lists for part in parts if part["type"] == "image")
-    return images, json.dumps(messages, default=str) if images else ""
+    return images, json.dumps(list(messages), default=str) if images else ""
 
 
 def in_turn(engine: Engine, jobs: Iterable[Job]) -> Iterator[tuple[int, list[Answer]]]:

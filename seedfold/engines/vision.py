@@ -69,7 +69,7 @@ class VisionEngine(TransformersEngine):
 
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
         images, chat = pictures(messages)
-        return tuple(self._prepared(chat or json.dumps(messages), images)["input_ids"][0].tolist())
+        return tuple(self._prepared(chat or json.dumps(list(messages)), images)["input_ids"][0].tolist())
 
     def generate(
         self, prompts: Sequence[Prompt], decoding: Decoding, done: Collection[tuple[int, int]] = ()
@@ -107,7 +107,7 @@ class VisionEngine(TransformersEngine):
 
         return {
             **super().describe(),
-            "images": type(self.processor.image_processor).__name__,
+            "images": type(getattr(self.processor, "image_processor", self.processor)).__name__,
             "pillow": PIL.__version__,
         }
 
@@ -176,37 +176,46 @@ class VisionEngine(TransformersEngine):
         return out.logits[0]  # type: ignore[no-any-return]
 
     def _prepared(self, chat: str, images: tuple[Image, ...]) -> dict[str, torch.Tensor]:
-        """What the model's processor makes of a chat: "input_ids", (1, n), and whatever else the model takes.
-
-        Real numbers are in the model's dtype; everything is on the CPU, and kept while there is room.
-        """
+        """As `prepare`, with real numbers in the model's dtype; on the CPU, and kept while there is room."""
         if (chat, images) in self._kept:
             return self._kept[chat, images]
-        if not (getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template):
-            raise UserError(
-                f'the processor of model "{self.name}" has no chat template, so messages cannot be written as a prompt; '
-                "use an instruction-tuned model, or put a chat_template.jinja beside its processor"
-            )
-        from jinja2 import TemplateError
-
-        left = iter(images)
-        messages = [{**message, "content": _parts(message["content"], left)} for message in json.loads(chat)]
-        try:
-            found = self.processor.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-            )
-        except (ValueError, TemplateError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f'the processor of model "{self.name}" refuses a prompt ({reason}): {chat[:300]}; change or drop that '
-                "example, or use another model"
-            ) from None
-        kept = {k: v.to(self.model.dtype) if v.is_floating_point() else v for k, v in found.items()}
-        size = sum(value.numel() * value.element_size() for value in kept.values())
+        found = prepare(self.processor, chat, images, self.name)
+        found = {
+            name: value.to(self.model.dtype) if value.is_floating_point() else value for name, value in found.items()
+        }
+        size = sum(value.numel() * value.element_size() for value in found.values())
         if images and size <= self._room:
             self._room -= size
-            self._kept[chat, images] = kept
-        return kept
+            self._kept[chat, images] = found
+        return found
+
+
+def prepare(processor: Any, chat: str, images: tuple[Image, ...], name: str) -> dict[str, torch.Tensor]:
+    """What a processor makes of `Prompt.chat` and `Prompt.images`: "input_ids", (1, n), and whatever else its model takes.
+
+    Raises:
+        UserError: it has no chat template, or refuses the chat; `name` is the model's.
+    """
+    from jinja2 import TemplateError
+
+    if not getattr(processor, "chat_template", None):
+        raise UserError(
+            f'the processor of model "{name}" has no chat template, so messages cannot be written as a prompt; '
+            "use an instruction-tuned model, or put a chat_template.jinja beside its processor"
+        )
+    left = iter(images)
+    messages = [{**message, "content": _parts(message["content"], left)} for message in json.loads(chat)]
+    try:
+        found = processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+    except (ValueError, TemplateError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f'the processor of model "{name}" refuses a prompt ({reason}): {chat[:300]}; change or drop that example, or '
+            "use another model"
+        ) from None
+    return dict(found)
 
 
 def _parts(content: str | list[dict[str, Any]], images: Iterator[Image]) -> list[dict[str, Any]]:

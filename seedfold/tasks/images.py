@@ -95,7 +95,9 @@ def _of_uri(uri: str, where: str) -> Image:
 
 def _of_pixels(picture: Any) -> Image:
     """Of an opened picture: the digest is of its pixels, for what a PNG writer makes of them varies with its version."""
-    picture, file = picture.convert("RGB"), BytesIO()
+    from PIL import ImageOps
+
+    picture, file = ImageOps.exif_transpose(picture).convert("RGB"), BytesIO()
     picture.save(file, "PNG")
     name = hashlib.blake2b(f"{picture.size}".encode() + picture.tobytes(), digest_size=16).hexdigest()
     return Image(file.getvalue(), name)

@@ -159,6 +159,7 @@ def test_pictures_are_upright_rgb_and_the_first_frame(tmp_path: Path) -> None:
     pillow.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(file, "JPEG", exif=exif)
     images = Images(tmp_path)
     assert images.read(file.getvalue(), "row 1").open().size == (6, 8)
+    assert images.read(pillow.open(file), "row 1").open().size == (6, 8)
     for mode in ("L", "RGBA", "P", "1", "I;16"):
         file = io.BytesIO()
         pillow.new(mode, (5, 4)).save(file, "PNG")
