@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 from seedfold.config import Task as Settings
@@ -15,6 +16,9 @@ INSTRUCTION = (
     "without unit.\n\nProblem: {question}"
 )
 HUB = "openai/gsm8k:main"
+
+_HEADING = re.compile(r"\W*\d+\W*[.):]\W*\s\W*[^\W\d_]")
+"""`#### 6. Final answer`: models number the headings of their reasoning, and 6 is no answer."""
 
 
 class GSM8K(Task):
@@ -48,9 +52,9 @@ def load(settings: Settings, count: int) -> GSM8K:
 
 
 def reference(text: str) -> Fraction | None:
-    """The number after the last `####`; None without one, or where a formula or a sentence stands there."""
+    """The number after the last `####`; None without one, or where a formula, a sentence or a heading stands there."""
     rest = numbers.after_hashes(text)
-    return None if rest is None else numbers.parse(rest)
+    return None if rest is None or _HEADING.match(rest) else numbers.parse(rest)
 
 
 def substance(text: str) -> Fraction | None:

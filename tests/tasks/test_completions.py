@@ -14,7 +14,7 @@ from seedfold.tasks.uspto50k import USPTO50K
 
 FOLDER = Path(__file__).parents[1] / "data" / "completions"
 TASKS: dict[str, tuple[Task, int, int]] = {
-    "gsm8k": (GSM8K([]), 140, 21),
+    "gsm8k": (GSM8K([]), 140, 11),
     "uspto50k": (USPTO50K([]), 40, 0),
     "story-order": (StoryOrder([]), 40, 8),
 }
