@@ -11,7 +11,7 @@ from seedfold.errors import UserError
 from seedfold.tasks import numbers
 from seedfold.tasks.base import Example, Grade, Task
 from seedfold.tasks.generate import whole_numbers
-from seedfold.tasks.sandbox import Limits, Sandbox, Tests, cores, open_sandbox
+from seedfold.tasks.sandbox import Checks, Limits, Sandbox, cores, open_sandbox
 
 PYTHON = ("python", "py", "python3")
 """How a block of Python may be marked."""
@@ -31,7 +31,7 @@ class CodeTask(Task):
         super().__init__(examples)
         self.sandbox = sandbox
 
-    def tests(self, example: Example) -> Tests:
+    def tests(self, example: Example) -> Checks:
         """What the example asserts."""
         raise NotImplementedError
 

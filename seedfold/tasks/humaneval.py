@@ -8,7 +8,7 @@ from seedfold.config import Task as Settings
 from seedfold.errors import UserError
 from seedfold.tasks import code, data
 from seedfold.tasks.base import Example, Message
-from seedfold.tasks.sandbox import Tests
+from seedfold.tasks.sandbox import Checks
 
 INSTRUCTION = (
     "Complete the function. Answer with one block of code that begins with ```python and ends with ```, and that "
@@ -29,18 +29,17 @@ class HumanEval(code.CodeTask):
     def messages(self, example: Example) -> list[Message]:
         return self.ask(INSTRUCTION.format(prompt=example.columns["prompt"].strip()))
 
-    def tests(self, example: Example) -> Tests:
+    def tests(self, example: Example) -> Checks:
         name, test = example.columns["entry_point"], example.columns["test"]
-        return Tests(f"{test}\n\ncheck({name})\n", (name,), before(example))
+        return Checks(f"{test}\n\ncheck({name})\n", (name,), before(example))
 
     def readings(self, completion: str, example: Example) -> tuple[str | None, list[str]]:
         found = code.blocks(completion)
         formal = code.last_python(found)
         texts = ["\n".join(text for _, text in found), found[-1][1]] if found else [completion]
-        head = before(example)
         others = [whole(text if found else code.unfenced(text), example) for text in texts]
         others += [continued(text, example) for text in texts]
-        return None if formal is None else head + formal, [text for text in others if text]
+        return None if formal is None else before(example) + formal, [text for text in others if text]
 
 
 def load(settings: Settings, count: int) -> HumanEval:
@@ -49,8 +48,8 @@ def load(settings: Settings, count: int) -> HumanEval:
     examples = []
     for number, row in data.rows(path, settings.hub_split, settings.examples):
         columns = {name: row.get(name) for name in COLUMNS}
-        needed = [columns[name] for name in ("prompt", "entry_point", "test")]
-        if not all(isinstance(text, str) for text in needed) or f"def {columns['entry_point']}(" not in needed[0]:
+        texts = [columns[name] for name in ("prompt", "entry_point", "test")]
+        if not all(isinstance(text, str) for text in texts) or f"def {texts[1]}(" not in str(texts[0]):
             raise UserError(
                 f'"{path}" row {number} is no HumanEval row (columns {", ".join(row) or "none"}); it needs "test", '
                 '"entry_point", and a "prompt" that begins that function'

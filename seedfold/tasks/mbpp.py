@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from seedfold.config import Task as Settings
 from seedfold.errors import UserError
 from seedfold.tasks import code, data
 from seedfold.tasks.base import Example, Message
-from seedfold.tasks.sandbox import Tests
+from seedfold.tasks.sandbox import Checks
 
 INSTRUCTION = (
     "Solve the task in Python. Answer with one block of code that begins with ```python and ends with ```, and define "
@@ -32,10 +33,10 @@ class MBPP(code.CodeTask):
         tests = "\n".join(part for part in (columns["setup"], *columns["tests"]) if part)
         return self.ask(INSTRUCTION.format(text=columns["text"], tests=tests))
 
-    def tests(self, example: Example) -> Tests:
+    def tests(self, example: Example) -> Checks:
         columns = example.columns
         imports = "\n".join(line for line in columns["setup"].split("\n") if line.startswith(("import ", "from ")))
-        return Tests("\n".join(columns["tests"]), shadows(columns["code"]), imports, columns["setup"])
+        return Checks("\n".join(columns["tests"]), tuple(columns["shadows"]), imports, columns["setup"])
 
     def readings(self, completion: str, example: Example) -> tuple[str | None, list[str]]:
         found = code.blocks(completion)
@@ -71,16 +72,18 @@ def read(row: Mapping[str, Any]) -> dict[str, Any] | None:
         "text": plain[0],
         "setup": plain[1],
         "code": plain[2],
+        "shadows": shadows(plain[2]),
         "tests": [test.replace("\r\n", "\n").strip() for test in tests],
         "task_id": row.get("task_id"),
     }
 
 
-def shadows(reference: str) -> tuple[str, ...]:
+def shadows(reference: str) -> list[str]:
     """Names of Python's own that the reference defines anew: one task wants a function called `sum`."""
     try:
-        body = ast.parse(reference).body
+        with warnings.catch_warnings(action="ignore"):  # of odd escapes in strings
+            body = ast.parse(reference).body
     except (SyntaxError, ValueError):
-        return ()
+        return []
     defined = (node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef))
-    return tuple(name for name in defined if hasattr(builtins, name))
+    return [name for name in defined if hasattr(builtins, name)]

@@ -54,7 +54,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Checks:
     """What is asserted of a program.
 
     source: code with assertions. names: what the program is to define, where Python has it too (`sum`). setup: code
@@ -81,13 +81,13 @@ class Sandbox:
     def __init__(self, limits: Limits, bwrap: str | None) -> None:
         """bwrap: path of bubblewrap; None: no isolation, only limits."""
         self.limits, self._bwrap = limits, bwrap
-        self._calls: dict[Tests, bytes] = {}
+        self._calls: dict[Checks, bytes] = {}
         self._idle: list[subprocess.Popen[bytes]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_idle": []}  # a copy in another process starts its own judges
 
-    def prepare(self, tests: Tests) -> None:
+    def prepare(self, tests: Checks) -> None:
         """See that the tests can be judged. Raises ValueError with the reason where they cannot."""
         if tests not in self._calls:
             reply = self._ask(tests, None) or {"error": "they exceed the limits on time or memory"}
@@ -95,7 +95,7 @@ class Sandbox:
                 raise ValueError(str(reply["error"]))
             self._calls[tests] = bytes.fromhex(reply["calls"])
 
-    def judge(self, program: str, tests: Tests) -> Verdict:
+    def judge(self, program: str, tests: Checks) -> Verdict:
         """Run a program against tests. Raises ValueError as `prepare` does, and UserError where no sandbox starts."""
         self.prepare(tests)
         results = self.run(program, tests.after, self._calls[tests])
@@ -120,7 +120,7 @@ class Sandbox:
                     reason = _end(process) or "it says nothing"
         raise UserError(f"the sandbox for code does not start ({reason}); see docs/tasks/sandbox.md for what it needs")
 
-    def _ask(self, tests: Tests, results: str | None) -> dict[str, Any] | None:
+    def _ask(self, tests: Checks, results: str | None) -> dict[str, Any] | None:
         """A judge's reply; None where it exceeded its limits."""
         question = {"setup": tests.setup, "tests": tests.source, "names": tests.names, "results": results}
         try:
@@ -192,7 +192,7 @@ def open_sandbox(task: str, limits: Limits, allow_unsafe_execution: bool) -> San
 
 
 def _tried(sandbox: Sandbox) -> Sandbox:
-    if not sandbox.judge("def half(x): return x / 2", Tests("assert half(3) == 1.5")).passed:
+    if not sandbox.judge("def half(x): return x / 2", Checks("assert half(3) == 1.5")).passed:
         raise UserError("the sandbox for code gives wrong results; see docs/tasks/sandbox.md for what it needs")
     return sandbox
 
@@ -229,7 +229,8 @@ def _exchange(
 
     line: only to the first line's end, and leave its input open.
     """
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     source, target, output = process.stdout.fileno(), process.stdin.fileno(), bytearray()
     os.set_blocking(target, False)
     with selectors.DefaultSelector() as ready:

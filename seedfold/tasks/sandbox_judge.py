@@ -138,8 +138,9 @@ class Replay:
         for value in self._values:
             if isinstance(value, list) and value[0] == "raised":
                 kind = getattr(builtins, _text(value[1]), None)
-                ordinary = isinstance(kind, type) and issubclass(kind, Exception)
-                raise kind() if ordinary else RuntimeError
+                if isinstance(kind, type) and issubclass(kind, Exception):
+                    raise kind()
+                raise RuntimeError
             return decode(value)
         raise RuntimeError("the program ended before this call")
 
@@ -159,8 +160,9 @@ def wire(value: Any) -> Any:
     if type(value) in (set, frozenset):
         marshal.dumps(value)
         return value
-    if getattr(builtins, getattr(value, "__name__", ""), None) is value:
-        return (..., "name", value.__name__)  # int, len
+    name = getattr(value, "__name__", "")
+    if getattr(builtins, name, None) is value:
+        return (..., "name", name)  # int, len
     raise TypeError(f"an argument of type {type(value).__name__} cannot be sent to the program")
 
 

@@ -126,7 +126,7 @@ def encode(value: Any) -> str:
     if type(value).__module__ in ("decimal", "fractions") and name in ("Decimal", "Fraction"):
         return tagged(name, hexed(str(value)))
     if hasattr(type(value), "__iter__"):
-        items = []
+        items: list[str] = []
         for item in value:
             if len(items) == MOST_ITEMS:
                 return tagged("object", hexed(name))
