@@ -83,14 +83,12 @@ def check(config: Config, prompts: int = 3, reference: str = "") -> Report:
     own = bool(config.task.reward)
     column, right = validate.references(task, own, reference)
     _tokens(report, config, task, right if own else {}, prompts)
-    report.take(validate.data(task, column, right))
+    report.take(validate.data(task, own, column, right))
     if config.task.options.get("judge_url"):
         report.notes.append("rewards come from a judge, which was not asked")
     else:
         report.take(validate.rewards(task, own, column, right))
         _slow(report, config)
-    if own and not right and not reference:
-        report.notes.append("no column of right answers was found, so the reward was tried on odd answers alone")
     if dealt is not None:
         _leaks(report, config, dealt)
     return report
@@ -115,9 +113,9 @@ def _tokens(report: Report, config: Config, task: Task, right: dict[str, str], p
     report.facts |= {"answer limit": task.max_tokens, "positions": positions, "too long": len(long)}
     if long:
         report.problems.append(
-            f"{len(long):,} prompts and an answer of {task.max_tokens:,} tokens need more than the model's {positions:,} "
-            f'positions: the first is example {long[0]} with {len(coded[long[0]]):,} tokens; lower "task.max_tokens" or '
-            "drop them"
+            f"prompts that need more than the model's {positions:,} positions with an answer of {task.max_tokens:,} "
+            f"tokens: {len(long):,}; the first is that of {_place(task, long[0])} with {len(coded[long[0]]):,} tokens; "
+            'lower "task.max_tokens" or drop them'
         )
     if not right:
         return
@@ -125,15 +123,19 @@ def _tokens(report: Report, config: Config, task: Task, right: dict[str, str], p
     cut = [key for key, length in answers.items() if length >= task.max_tokens]  # one more token ends the answer
     if cut:
         report.problems.append(
-            f'{len(cut):,} references do not fit "task.max_tokens", which is {task.max_tokens}: the longest has '
-            f"{max(answers.values()):,} tokens and needs one more to end"
+            f'references that do not fit "task.max_tokens", which is {task.max_tokens}: {len(cut):,} of {len(right):,}; '
+            f"the longest has {max(answers.values()):,} tokens and needs one more to end"
         )
     stopped = [key for key, text in right.items() if any(stop in text.strip() for stop in task.stop)]
     if stopped:
         report.problems.append(
-            f'{len(stopped):,} references have a stop string of "task.stop" in them, where the answer would be cut off: '
-            f"the first is that of example {stopped[0]}"
+            f'references with a string of "task.stop" in them, where the answer would be cut off: {len(stopped):,} of '
+            f"{len(right):,}; the first is that of {_place(task, stopped[0])}"
         )
+
+
+def _place(task: Task, key: str) -> str:
+    return validate.place(task, next(example for example in task.examples if example.id == key))
 
 
 def _tokenizer(config: Config) -> tuple[Any, int | None]:

@@ -83,6 +83,38 @@ def test_plan_counts_and_measures(capsys: pytest.CaptureFixture[str], study_file
     assert "memory: about" in printed
 
 
+def test_new_task_then_check_task(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "mine"
+    code, printed, _ = call(capsys, "new-task", folder, "--kind", "extraction")
+    assert code == 0
+    commands = [line.split() for line in printed.splitlines() if line.startswith("  seedfold ")]
+    assert [words[1] for words in commands] == ["check-task", "run"]
+    code, printed, _ = call(capsys, *commands[0][1:], "--prompts", "1", "--set", f"model.name={model}")
+    assert code == 0
+    assert "  | <|im_start|>user" in printed
+    assert printed.count("as the model sees it") == 1
+    assert printed.rstrip().endswith("nothing to mend")
+    assert "would be overwritten" in refused(capsys, "new-task", folder)
+
+
+def test_check_task_says_what_is_wrong_and_its_exit_code_too(
+    capsys: pytest.CaptureFixture[str], study_file: Path, tmp_path: Path
+) -> None:
+    code, printed, _ = call(capsys, "check-task", study_file, "--json")
+    found = json.loads(printed)
+    assert (code, found["good"], found["problems"]) == (0, True, [])
+    assert len(found["prompts"]) == 3
+    assert found["facts"]["examples"]["have"] == 60
+    (tmp_path / "reward.py").write_text("def reward(completion, example):\n    return 1 / len(completion)\n")
+    code, printed, _ = call(capsys, "check-task", study_file)
+    assert code == 1
+    assert "ZeroDivisionError" in printed
+    assert "to mend: 1" in printed
+    assert "missing.jsonl" in refused(capsys, "check-task", study_file, "--set", "task.path=missing.jsonl")
+    assert "task.nmae" in refused(capsys, "check-task", study_file, "--set", "task.nmae=x")
+    assert "silver" in refused(capsys, "check-task", study_file, "--reference", "silver")
+
+
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     code, printed, _ = call(capsys, "doctor")
     assert code == 0

@@ -35,6 +35,7 @@ FEW = 12
 """Different references, at most, that are counted one by one."""
 
 _BATCH = 16
+_TRIES = 50
 
 
 @dataclass
@@ -60,27 +61,26 @@ def references(task: Task, own: bool, column: str = "") -> tuple[str, dict[str, 
     return found, {key: _text(value) for key, value in values.items() if not _empty(value)}
 
 
-def data(task: Task, column: str, right: Mapping[str, str]) -> Findings:
+def data(task: Task, own: bool, column: str, right: Mapping[str, str]) -> Findings:
     """Empty fields, prompts that stand twice, contradictions, prompts that give the answer away, and the balance."""
     found, examples = Findings(), task.examples
     prompts = {example.id: prompt_text(task.messages(example)) for example in examples}
-    _fields(found, task, column)
+    _fields(found, task, own, column)
     groups: dict[str, list[Example]] = {}
     for example in examples:
         groups.setdefault(normal(prompts[example.id]), []).append(example)
     repeated = [group for group in groups.values() if len(group) > 1]
     if repeated:
         found.notes.append(
-            f"{len(examples) - len(groups):,} examples have the prompt of another one, up to case and white space: "
-            f"the splits keep one of each; the first are {_place(task, repeated[0][0])} and "
-            f"{_place(task, repeated[0][1])}"
+            f"examples with the prompt of another one, up to case and white space: {len(examples) - len(groups):,}; the "
+            f"splits keep one of each; the first are {place(task, repeated[0][0])} and {place(task, repeated[0][1])}"
         )
     split = [group for group in repeated if len({normal(right[e.id]) for e in group if e.id in right}) > 1]
     if split:
         one, two = split[0][:2]
         found.problems.append(
-            f"{len(split):,} prompts have more than one reference: the first is that of {_place(task, one)}, "
-            f"{_quote(right.get(one.id))}, and {_place(task, two)}, {_quote(right.get(two.id))}; keep the right one"
+            f"prompts with more than one reference: {len(split):,}; the first is that of {place(task, one)}, "
+            f"{_quote(right.get(one.id))}, and {place(task, two)}, {_quote(right.get(two.id))}; keep the right one"
         )
     _given_away(found, task, prompts, right)
     counts = Counter(map(normal, right.values()))
@@ -94,16 +94,16 @@ def data(task: Task, column: str, right: Mapping[str, str]) -> Findings:
     return found
 
 
-def _fields(found: Findings, task: Task, column: str) -> None:
+def _fields(found: Findings, task: Task, own: bool, column: str) -> None:
     blank = [example for example in task.examples if _empty(task.messages(example)[-1]["content"])]
     if blank:
-        found.problems.append(f"{len(blank):,} prompts are empty: the first is {_place(task, blank[0])}")
+        found.problems.append(f"empty prompts: {len(blank):,}; the first is {place(task, blank[0])}")
     for name in dict.fromkeys(name for example in task.examples for name in example.columns):
         empty = [example for example in task.examples if _empty(example.columns.get(name))]
-        if empty and (name == column or len(empty) < len(task.examples)):
+        if empty and (name == column or (own and len(empty) < len(task.examples))):
             (found.problems if name == column else found.notes).append(
-                f'column "{name}" is empty or missing in {len(empty):,} of {len(task.examples):,} rows: the first is '
-                f"{_place(task, empty[0])}"
+                f'rows with an empty or missing "{name}": {len(empty):,} of {len(task.examples):,}; the first is '
+                f"{place(task, empty[0])}"
             )
 
 
@@ -120,8 +120,8 @@ def _given_away(found: Findings, task: Task, prompts: Mapping[str, str], right: 
             shown.append(example)
     if shown:
         found.notes.append(
-            f"{len(shown):,} prompts contain their own answer word for word: the first is {_place(task, shown[0])}, "
-            f"{_quote(right[shown[0].id])}; a leak, unless the task is to find it there"
+            f"prompts that contain their own answer word for word: {len(shown):,}; the first is "
+            f"{place(task, shown[0])}, {_quote(right[shown[0].id])}; a leak, unless the task is to find it there"
         )
 
 
@@ -146,10 +146,11 @@ def rewards(task: Task, own: bool, column: str, right: Mapping[str, str]) -> Fin
     found.facts["graded"] = grader.calls
     if examples and graded:
         _compared(found, task, own, column, right, graded, {"another example's reference": wrongs, "": empties})
-    elif len(grader.seen) == 1:
+    elif own:
+        alike = f", and all earned {next(iter(grader.seen)):g}" if len(grader.seen) == 1 else ""
         found.notes.append(
-            f"all {grader.calls:,} answers tried earn {next(iter(grader.seen)):g}, odd ones and empty ones; there is no "
-            "column of right answers to try (name it by --reference)"
+            f"the reward was tried on odd and empty answers alone{alike}; name the column of right answers by --reference, "
+            "if there is one"
         )
     return found
 
@@ -179,8 +180,11 @@ def _compared(
         if any(grade.lenient > empties[key].lenient for key, grade in graded.items() if key in empties):
             found.notes.append(
                 f'the references (column "{column}") are not in the format that the strict reading asks for: it gives '
-                f"{_mean([grade.strict for grade in graded.values()]):g}; what follows is of the lenient reading"
+                f"{_mean([grade.strict for grade in graded.values()]):g}, the lenient one "
+                f"{_mean([grade.lenient for grade in graded.values()]):.3g}"
             )
+            if not own:
+                return
     values = {read(grade) for grades in (graded, *others.values()) for grade in grades.values()}
     if len(values) == 1:
         said.append(
@@ -191,24 +195,25 @@ def _compared(
     examples = {example.id: example for example in task.examples}
     most = max(map(read, graded.values()))
     less = [key for key, grade in graded.items() if read(grade) < most]
+    best = graded.keys() - less  # the others have been told of
     if less:
         said.append(
-            f"{len(less):,} of {len(graded):,} references earn less than the most, {most:g}: the first is "
-            f"{_place(task, examples[less[0]])}, {_quote(right[less[0]])}, with {read(graded[less[0]]):g}"
+            f"references that earn less than the most, {most:g}: {len(less):,} of {len(graded):,}; the first is that of "
+            f"{place(task, examples[less[0]])}, {_quote(right[less[0]])}, with {read(graded[less[0]]):g}"
         )
     for name, grades in others.items():
-        level = [key for key, grade in grades.items() if key in graded and read(grade) >= read(graded[key])]
+        level = [key for key, grade in grades.items() if key in best and read(grade) >= most]
         if level:
             what = name or "an empty answer"
             said.append(
-                f"{what} earns no less than the right one on {len(level):,} of {len(graded):,} examples: the first is "
-                f"{_place(task, examples[level[0]])}, {read(grades[level[0]]):g} against {read(graded[level[0]]):g}"
+                f"{what} earns no less than the right one on {len(level):,} of {len(best):,} examples; the first is "
+                f"{place(task, examples[level[0]])}, {read(grades[level[0]]):g} against {most:g}"
             )
     silent = [key for key, grade in graded.items() if grade.answer is None and grade.strict >= most]
     if silent:
         found.notes.append(
-            f"{len(silent):,} of {len(graded):,} right answers give nothing to vote on: the first is "
-            f"{_place(task, examples[silent[0]])}"
+            f"right answers that give nothing to vote on: {len(silent):,} of {len(graded):,}; the first is that of "
+            f"{place(task, examples[silent[0]])}"
         )
 
 
@@ -225,11 +230,12 @@ def _odd(found: Findings, grader: _Grader) -> None:
 
 
 def _wrong(examples: Sequence[Example], right: Mapping[str, str], graded: Mapping[str, Grade]) -> dict[str, str]:
-    """For each example the reference of the next one that is another answer, also by what the vote makes of it."""
+    """For each example a reference that is another answer, also by what the vote makes of it."""
     kept = [example.id for example in examples if example.id in graded]
+    stride = max(1, len(kept) // _TRIES)  # all over the data, which may be in the order of its classes
     wrong = {}
     for number, key in enumerate(kept):
-        for other in (*kept[number + 1 :], *kept[:number])[:50]:
+        for other in (kept[(number + step * stride) % len(kept)] for step in range(1, _TRIES + 1)):
             same_vote = graded[key].answer is not None and graded[key].answer == graded[other].answer
             if normal(right[key]) != normal(right[other]) and not same_vote:
                 wrong[key] = right[other]
@@ -288,12 +294,12 @@ class _Grader:
             self.seconds += time.perf_counter() - start
         for grade, example in zip(grades, examples, strict=True):
             if not (math.isfinite(grade.strict) and math.isfinite(grade.lenient)):
-                raise UserError(f"the reward of {_place(self.task, example)} is {grade.strict} or {grade.lenient}")
+                raise UserError(f"the reward of {place(self.task, example)} is {grade.strict} or {grade.lenient}")
             self.seen.add(grade.strict)
         return grades
 
 
-def _place(task: Task, example: Example) -> str:
+def place(task: Task, example: Example) -> str:
     """How a message names an example: tasks on a user's rows know their numbers, others have a place and an id."""
     item = getattr(task, "_items", {}).get(example.id)
     return item.where if item else f"example {task.examples.index(example) + 1} ({example.id})"
