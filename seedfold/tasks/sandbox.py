@@ -127,6 +127,8 @@ class Sandbox:
             judge = self._idle.pop()
         except IndexError:
             judge = self._judge()
+        if judge.poll() is not None:  # it died while it waited, which is no program's doing
+            judge = self._judge()
         deadline = time.monotonic() + self.limits.wall
         reply = _exchange(judge, json.dumps(question).encode("ascii") + b"\n", deadline, line=True)
         if not reply.endswith(b"\n"):

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -372,6 +373,15 @@ def test_a_busy_sandbox_is_no_wrong_answer(box: Sandbox, monkeypatch: pytest.Mon
         box.judge("def f(): return 1", tests)
 
 
+def test_a_judge_that_died_is_replaced(box: Sandbox) -> None:
+    checks = Checks("assert f() == 1")
+    for _ in range(2):
+        assert box.judge("def f(): return 1", checks).passed
+        for judge in box._idle:
+            judge.kill()
+            judge.wait()
+
+
 def test_threads_share_it_and_copies_start_their_own(box: Sandbox) -> None:
     import pickle
 
@@ -383,3 +393,29 @@ def test_threads_share_it_and_copies_start_their_own(box: Sandbox) -> None:
     thread.join()
     assert found == [True]  # the thread that started the judge is gone, the judge is not
     assert copy.judge("def f(): return 1", tests).passed
+
+
+@pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])
+def test_the_filter_refuses_what_it_lists_and_nothing_else(machine: str, column: int) -> None:
+    """Run by a small interpreter of its own, so that it is checked for both architectures."""
+    code = list(struct.iter_unpack("<HBBI", sandbox.seccomp(machine)))
+    allow, refuse, kill = 0x7FFF0000, 0x00050001, 0x80000000
+
+    def run(architecture: int, number: int) -> int:
+        place, loaded = 0, 0
+        while True:
+            kind, true, false, value = code[place]
+            place += 1
+            if kind == 0x06:
+                return value
+            if kind == 0x20:
+                loaded = {0: number, 4: architecture}[value]
+            else:
+                place += true if (loaded == value if kind == 0x15 else loaded >= value) else false
+
+    own, other = (sandbox.ARCHITECTURES[name] for name in (machine, {"x86_64": "aarch64"}.get(machine, "x86_64")))
+    refused = {pair[column] for pair in sandbox.REFUSED.values()} - {None}
+    assert {number for number in range(1000) if run(own, number) == refuse} == refused
+    assert {run(own, number) for number in range(1000)} == {allow, refuse}
+    assert run(own, 0x40000000) == run(own, 0x40000039) == refuse
+    assert {run(other, number) for number in range(1000)} == {kill}
