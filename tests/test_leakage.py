@@ -11,6 +11,7 @@ import pytest
 from checkpoints import small_study, write_tiny
 
 from seedfold import config, leakage, study
+from seedfold.engines.base import Image
 from seedfold.leakage import near, normal, prompt_text
 from seedfold.progress import Progress
 from seedfold.splits import deal
@@ -42,6 +43,10 @@ def test_a_chat_as_text_keeps_what_is_no_text() -> None:
     shown = [{"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]}]
     assert prompt_text(said) == "user: What is this?"
     assert "a.png" in prompt_text(shown)
+    pictures = [Image(b"one", "digest of one"), Image(b"two", "digest of two")]
+    asked = [prompt_text([{"role": "user", "content": [{"type": "image", "image": each}]}]) for each in pictures]
+    assert "digest of one" in asked[0]
+    assert asked[0] != asked[1]
 
 
 def test_the_published_problems_are_no_duplicates_of_each_other() -> None:
