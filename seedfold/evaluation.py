@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seedfold import config as settings
-from seedfold import tasks
 from seedfold.engines import open_engine, opened
 from seedfold.errors import UserError
 from seedfold.evaluate import Evaluator
 from seedfold.export import check_free
 from seedfold.progress import Progress
 from seedfold.recipe import Recipe
-from seedfold.splits import needed, split
+from seedfold.splits import deal
 from seedfold.study import base_recipe, interval, vote_of
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ def evaluate(
     """
     progress = progress or Progress(quiet=True)
     chosen = [Recipe.load(path) for path in recipes]
-    task = tasks.load(config.task, needed(config.splits))
-    examples = getattr(split(task.examples, config.splits, f'task "{config.task.name}"'), part)
+    dealt = deal(config)
+    task, examples = dealt.task, getattr(dealt.splits, part)
     if not examples:
         raise UserError(f'"splits.{part}" is 0; give it examples or choose another --split')
     limit = _learned(recipes) if config.task.limit == "learned" else 0

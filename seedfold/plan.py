@@ -14,7 +14,7 @@ from seedfold.progress import Progress, duration
 from seedfold.recipe import Base
 from seedfold.search import racing
 from seedfold.search.population import draw
-from seedfold.splits import Splits, needed, split
+from seedfold.splits import Splits, deal
 from seedfold.study import base_recipe, planned, rounds_of
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ PROMPT = 512
 
 def plan(config: Config, probe: bool = True) -> str:
     """Answers by phase; with the probe also tokens, time and memory, measured on a few answers of the base."""
-    task = tasks.load(config.task, needed(config.splits))
-    splits = split(task.examples, config.splits, f'task "{config.task.name}"')
+    dealt = deal(config)
+    task, splits = dealt.task, dealt.splits
     largest, sizes = max(config.search.votes), config.splits
     scoring = racing.evaluations(rounds_of(config)) if config.search.racing else config.search.candidates * sizes.search
     phases = [
