@@ -89,6 +89,11 @@ def load(settings: Settings, count: int) -> Custom:
     for field, value in (("path", settings.path), ("reward", settings.reward)):
         if not value:
             raise UserError(f'task "custom" needs "task.{field}", which is empty; give your {_WANTED[field]}')
+    return Custom(*read(settings), settings.reward)
+
+
+def read(settings: Settings) -> tuple[list[Example], list[Item]]:
+    """The rows with their prompts: the template `task.prompt` filled in, else the column `prompt`."""
     pieces = template.parse(settings.prompt) if settings.prompt else None
     examples: list[Example] = []
     items: list[Item] = []
@@ -101,7 +106,7 @@ def load(settings: Settings, count: int) -> Custom:
             raise UserError(f"{place} mixes texts and lists of messages in its prompts; use one of them throughout")
         examples.append(example)
         items.append(Item(row, prompt, where))
-    return Custom(examples, items, settings.reward)
+    return examples, items
 
 
 _WANTED = {"path": "data file or dataset", "reward": "reward function as FILE.py:FUNCTION"}

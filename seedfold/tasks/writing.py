@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from seedfold.config import Task as Settings
 from seedfold.errors import UserError
-from seedfold.tasks import data, judge, template
+from seedfold.tasks import judge
 from seedfold.tasks.base import Example, Grade, Message, Task
-from seedfold.tasks.custom import Custom
+from seedfold.tasks.custom import Custom, read
 from seedfold.tasks.generate import hint
 from seedfold.tasks.judge import Judge
 from seedfold.tasks.reward import Item
@@ -133,23 +133,6 @@ def load(settings: Settings, count: int) -> Rewarded | Judged:
         retries=options["retries"],
     )
     return Judged(*read(settings), judge_, options["refused"])
-
-
-def read(settings: Settings) -> tuple[list[Example], list[Item]]:
-    """The rows with their prompts: the template `task.prompt` filled in, else the column `prompt`."""
-    pieces = template.parse(settings.prompt) if settings.prompt else None
-    examples: list[Example] = []
-    items: list[Item] = []
-    for number, row in data.rows(settings.path, settings.hub_split, settings.examples):
-        example = Example.of(row)
-        where = f"row {number} (example {example.id})"
-        place = f'"{settings.path}" {where}'
-        prompt = template.column(row, place) if pieces is None else template.fill(pieces, row, place)
-        if items and isinstance(prompt, str) != isinstance(items[0].prompt, str):
-            raise UserError(f"{place} mixes texts and lists of messages in its prompts; use one of them throughout")
-        examples.append(example)
-        items.append(Item(row, prompt, where))
-    return examples, items
 
 
 def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
