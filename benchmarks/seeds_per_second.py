@@ -176,7 +176,15 @@ def open_random(arguments: argparse.Namespace, model: Any) -> Any:
     if arguments.arm == "one":
         from seedfold.engines.vllm import VllmEngine
 
-        return VllmEngine(model, load_format="dummy", max_num_seqs=arguments.prompts, max_model_len=2048)
+        cache = int(arguments.memory * 2**30) or None
+        return VllmEngine(
+            model,
+            load_format="dummy",
+            kv_cache_memory_bytes=cache,
+            max_num_seqs=arguments.prompts,
+            max_model_len=2048,
+            batch_invariant=None if not arguments.no_batch_invariant else False,
+        )
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 

@@ -42,14 +42,14 @@ import triton.language as tl
 from seedfold import config, models
 from seedfold.noise import Segment
 from seedfold.noise.torch import rebuild
-from seedfold.noise.triton import COMPILED, UNITS, WARPS, Rebuilder
+from seedfold.noise.triton import COMPILED, Rebuilder, Tile
 
 Part = tuple[Segment, torch.Tensor, torch.Tensor]
 Job = Callable[[int], None]
 
 SIGMA = 1e-3
-TILES = [(32, 4), (64, 4), (64, 8), (128, 8), (128, 4)]
-"""(groups of 128 weights, warps) per program, for --sweep."""
+TILES: list[Tile] = [(32, 4), (64, 4), (64, 8), (128, 8), (128, 4)]
+"""For --sweep."""
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-0.5b": {
@@ -116,13 +116,13 @@ def measure(
 
     kinds = [("Rademacher", "rademacher", "nearest", 1), ("Gaussian", "gaussian", "nearest", 1)]
     kinds += [("Rademacher, dither", "rademacher", "dither", 1), (f"{many} terms", "rademacher", "nearest", many)]
-    for units, warps in dict.fromkeys([(UNITS, WARPS), *(TILES if sweep else [])]):
-        rebuilder = Rebuilder(parts, units=units, warps=warps)
-        tile = f" [{units}, {warps}]" if sweep else ""
+    for tile in [None, *(TILES if sweep else [])]:
+        rebuilder = Rebuilder(parts, tile=tile)
+        label = f" [{tile[0]}, {tile[1]}]" if tile else ""
         for name, family, rounding, count in kinds:
             checked = _check(parts, rebuilder, _terms(family, 0, count), rounding)
             job = _switch(rebuilder, family, rounding, count)
-            rows.append(clock.time(f"seedfold, {name}{tile}", job) | {"checked": checked})
+            rows.append(clock.time(f"seedfold, {name}{label}", job) | {"checked": checked})
 
     rows.append(clock.time("published, two passes of randn", lambda seed: _published(lives, seed)))
     for x, y in zip(lives, bases, strict=True):

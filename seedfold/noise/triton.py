@@ -29,8 +29,11 @@ from seedfold.noise.torch import DTYPES, ROUNDINGS, Term, _check_tensor, _float3
 GROUP = 128
 """Weights that one Rademacher call serves. Work is dealt in whole groups, aligned to the tensor's flat indices."""
 
-UNITS, WARPS = 64, 8
-"""Groups and warps per program: 32 weights per thread."""
+Tile = tuple[int, int]
+"""Groups of 128 weights, and warps, per program: powers of two."""
+
+ONE_TERM, ONE_GAUSSIAN, TERMS = (64, 8), (64, 4), (128, 4)
+"""Which tile is fast for what: see `benchmarks/switch.py --sweep`. One term moves memory, many terms compute."""
 
 _FAMILIES = {"rademacher": 0, "gaussian": 1}
 _COLUMNS = 10  # of the segment table, see Rebuilder._row
@@ -48,7 +51,7 @@ class Rebuilder:
         parts: (segment, base, live). Base and live are flat or of any shape, contiguous, of one dtype (float32,
             bfloat16, float16) and of the segment's size; they may be the same tensor. All are on one device; a base may
             also be in pinned host memory. Dtypes may differ between parts. The tensors are kept alive.
-        units, warps: groups of 128 weights, and warps, per program (powers of two).
+        tile: used for every recipe; None: what is fast for it.
 
     Raises:
         UserError: tensors that do not fit each other, their segment, or the kernel.
@@ -58,15 +61,14 @@ class Rebuilder:
         self,
         parts: Sequence[tuple[Segment, torch.Tensor, torch.Tensor]],
         *,
-        units: int = UNITS,
-        warps: int = WARPS,
+        tile: Tile | None = None,
     ) -> None:
         self._held = [(base, live) for _, base, live in parts]  # the table below has only their addresses
         self._device = parts[0][2].device if parts else torch.device("cpu")
-        self._warps = warps
+        self._tile = tile
         names: dict[str, int] = {}
         rows: list[tuple[int, ...]] = []
-        tiles: dict[_Group, list[tuple[int, int]]] = {}
+        self._groups: dict[_Group, list[tuple[int, int]]] = {}
         for segment, base, live in parts:
             _check_part(segment, base, live, self._device)
             scale_row = names.setdefault(segment.tensor, len(names))
@@ -74,15 +76,13 @@ class Rebuilder:
                 continue
             segment = flatten(segment)
             row = _row(segment, base, live, scale_row)
-            aligned = _aligned(segment, base, live)
-            # Lanes on their own take many more registers each; such segments are rare and small.
-            group = _Group(str(live.dtype).removeprefix("torch."), aligned, units if aligned else max(1, units // 4))
-            tiles.setdefault(group, []).append((len(rows), -(-row[6] // group.units)))
+            group = _Group(str(live.dtype).removeprefix("torch."), _aligned(segment, base, live))
+            self._groups.setdefault(group, []).append((len(rows), row[6]))
             rows.append(row)
         self._names = list(names)
         table = np.array(rows, dtype=np.uint64).view(np.int64).reshape(-1, _COLUMNS)
         self._segments = torch.from_numpy(table).to(self._device)
-        self._tiles = {group: _tile_list(counts).to(self._device) for group, counts in tiles.items()}
+        self._programs: dict[tuple[_Group, int], torch.Tensor] = {}
 
     def rebuild(
         self,
@@ -114,9 +114,13 @@ class Rebuilder:
             table = self._table(drawn, scales)
         gaussians = sum(number for number, _ in drawn)
         with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
-            for group, tiles in self._tiles.items():
-                _rebuild[(len(tiles),)](
-                    tiles,
+            units, warps = self._tile or (TERMS if len(drawn) > 1 else ONE_GAUSSIAN if gaussians else ONE_TERM)
+            for group in self._groups:
+                # Lanes on their own take many more registers each; such segments are rare and small.
+                height = units if group.aligned else max(1, units // 4)
+                programs = self._dealt(group, height)
+                _rebuild[(len(programs),)](
+                    programs,
                     self._segments,
                     table,
                     gaussian.table(self._device)[gaussian.LEVELS // 2 :] if gaussians else self._segments,
@@ -132,10 +136,17 @@ class Rebuilder:
                     PER_TENSOR=len(scales) > 1,
                     DITHER=rounding == "dither" and group.dtype != "float32",
                     COMPILED=COMPILED,
-                    UNITS=group.units,
-                    num_warps=self._warps,
+                    UNITS=height,
+                    num_warps=warps,
                     enable_fp_fusion=False,  # products are rounded before they are added
                 )
+
+    def _dealt(self, group: _Group, units: int) -> torch.Tensor:
+        """The programs of a launch, made once: int32 [programs, 2] on the device."""
+        if (group, units) not in self._programs:
+            counts = [(number, -(-whole // units)) for number, whole in self._groups[group]]
+            self._programs[group, units] = _tile_list(counts).to(self._device)
+        return self._programs[group, units]
 
     def _draw(
         self, terms: Sequence[Term], factors: Mapping[str, float] | None
@@ -174,11 +185,10 @@ class Rebuilder:
 
 
 class _Group(NamedTuple):
-    """Segments that one launch rebuilds: dtype, whether eight weights share a mask, groups of 128 per program."""
+    """Segments that one launch rebuilds: dtype, and whether eight weights share a mask."""
 
     dtype: str
     aligned: bool
-    units: int
 
 
 def _check_part(segment: Segment, base: torch.Tensor, live: torch.Tensor, device: torch.device) -> None:

@@ -168,7 +168,7 @@ def test_every_value_of_the_dtype(device, dtype):
     base = torch.arange(-32768, 32768).to(torch.int16).view(dtype)
     base = base[~base.isnan()].to(device)
     parts = [(Segment.whole("w", len(base)), base, torch.full_like(base, POISON))]
-    rebuilder = fused.Rebuilder(parts, units=512 if device == "cpu" else fused.UNITS)  # few programs, interpreted
+    rebuilder = fused.Rebuilder(parts, tile=(512, 8) if device == "cpu" else None)  # few programs, interpreted
     for rounding in ROUNDINGS:
         for scale in (2.0**-9, 3e-6):
             rebuilder.rebuild([("gaussian", 9, scale)], rounding=rounding)
@@ -252,7 +252,7 @@ def test_a_subset_leaves_the_other_tensors_alone(device):
 @pytest.mark.parametrize(("units", "warps"), [(16, 4), (32, 4), (128, 8)])
 def test_the_tile_does_not_matter(device, units, warps):
     parts = parts_of(SEGMENTS, torch.bfloat16, device)
-    fused.Rebuilder(parts, units=units, warps=warps).rebuild(MIXED, rounding="dither")
+    fused.Rebuilder(parts, tile=(units, warps)).rebuild(MIXED, rounding="dither")
     assert_reference(parts, MIXED, rounding="dither")
 
 
@@ -318,16 +318,17 @@ def test_offsets_of_a_buffer_beyond_32_bits(lead):
     """The last program alone, on a buffer of which only the end is ever touched, and so held in memory."""
     if fused.COMPILED:
         pytest.skip("the kernel is compiled here; the next test is for the GPU")
-    count, seen = 2**31 + 2**20 + 5000, 8192
+    count, seen = 2**31 + 2**20 + 5000, 16384
     base, live = (torch.empty(count, dtype=torch.bfloat16) for _ in range(2))
     base[-seen:] = weights(seen, torch.bfloat16)
     live[-seen:] = POISON
     rebuilder = fused.Rebuilder([(Segment("w", lead, 1, count, 0), base, live)])
-    ((group, tiles),) = rebuilder._tiles.items()
-    rebuilder._tiles = {group: tiles[-1:]}
+    (group,) = rebuilder._groups
+    units = fused.TERMS[0] if group.aligned else fused.TERMS[0] // 4
+    rebuilder._programs[group, units] = rebuilder._dealt(group, units)[-1:]
     rebuilder.rebuild(MIXED)
     group_count = -(-(lead % 128 + count) // 128)
-    first = (group_count - 1) // group.units * group.units * 128 - lead % 128  # in the buffer
+    first = (group_count - 1) // units * units * 128 - lead % 128  # in the buffer
     assert 2**31 < first < count
     dealt = count - first
     assert dealt < seen
