@@ -45,14 +45,14 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> None:
     """Answer four times in this process."""
     from seedfold import config, tasks
-    from seedfold.engines import open_engine
+    from seedfold.engines import open_here
     from seedfold.engines.base import Decoding, Job, Prompt
     from seedfold.recipe import Base, Recipe, Term
 
     settings = config.load(None, [f"model.name={arguments.model}", *arguments.set])
     task = tasks.load(config.Task(name="gsm8k", path=str(arguments.data)), arguments.prompts)
     start = time.monotonic()
-    engine = open_engine(settings.model, settings.engine)
+    engine = open_here(settings.model, settings.engine)
     print(f"opened in {time.monotonic() - start:.0f} s", flush=True)
     prompts = [Prompt(engine.encode(task.messages(e)), e.id) for e in task.examples[: arguments.prompts]]
     base, decoding = Base(engine.name, engine.revision, engine.fingerprint), Decoding(arguments.max_tokens)
