@@ -24,6 +24,9 @@ COLUMNS = tuple(f"sentence{number}" for number in range(1, 6))
 MAX_STORY = 20_000
 """Characters of a text that are looked at for its first five sentences."""
 
+ALIKE = 0.8
+"""Share of different words in common, from which a line of an answer counts as a copy of a sentence."""
+
 Order = tuple[int, ...]
 """The numbers 1 to 5 of the sentences as shown, in the order in which they tell the story."""
 
@@ -51,7 +54,7 @@ class StoryOrder(Task):
         text = completion[-numbers.MAX_TEXT :]
         tags = _TAG.findall(text)
         formal = read(tags[-1]) if tags else None
-        found = formal or substance(text)
+        found = formal or substance(text, example.columns["sentences"])
         strict = score(formal, right) if formal else 0.0
         lenient = score(found, right) if found else 0.0
         return Grade(strict, lenient, " ".join(map(str, formal)) if formal else None)
@@ -117,7 +120,10 @@ _BETWEEN = re.compile(
     r"|third|fourth|fifth|1st|2nd|3rd|4th|5th)\b){0,60}",
     re.IGNORECASE,
 )
-_START = re.compile(r"[ \t*_#>\-(\[]{0,12}(?:sentence )?(\d)[*_]{0,2}[.):\]]", re.IGNORECASE)
+# A number that begins a line, or what follows the end of a sentence or a colon within one: "The order is: 1. It rained."
+_ITEM = re.compile(
+    r"""(?:^|(?<=[:.!?…"”'’)]\s)(?=\S{1,20}\s))[ \t*_#>\-(\[]{0,12}(?:sentence )?(\d)[*_]{0,2}[.):\]]""", re.IGNORECASE
+)
 
 
 def read(text: str) -> Order | None:
@@ -128,33 +134,37 @@ def read(text: str) -> Order | None:
     return found if found in _RIGHT else None
 
 
-def substance(text: str) -> Order | None:
+def substance(text: str, sentences: Sequence[str] = ()) -> Order | None:
     """The last order of 1 to 5 in the text.
 
     Either five numbers in a row, between which stand only signs, spaces, line ends and words such as "then" or
-    "sentence", or five lines in a row that begin with a number.
+    "sentence"; or a list of five items, in lines of their own or within one. Its numbers are the order unless they are
+    1 to 5 themselves: then the order is that in which it copies the sentences.
     """
-    last: tuple[int, Order] | None = None
-    for chain in [*_chains(text), *_lists(text)]:
-        found = _last_order([digit for digit, _ in chain])
-        if found is not None and (last is None or chain[found[0]][1] > last[0]):
-            last = chain[found[0]][1], found[1]
-    return last[1] if last else None
+    found = [(end, order) for chain in _chains(text) for end, order in [_last_order(chain)] if order]
+    for items in _lists(text):
+        end, order = _last_order([item[:2] for item in items])
+        if order == (1, 2, 3, 4, 5):
+            order = _copied([item[2] for item in items if item[1] <= end][-5:], sentences)
+        if order:
+            found.append((end, order))
+    return max(found, key=lambda one: one[0])[1] if found else None
 
 
 Chain = list[tuple[int, int]]
 """(digit, where it ends in the text) of numbers that belong together."""
 
 
-def _last_order(digits: list[int]) -> tuple[int, Order] | None:
-    """(index of its last digit, order) of the last five in a row that are one."""
+def _last_order(chain: Chain) -> tuple[int, Order | None]:
+    """(where it ends in the text, order) of the last five in a row that are one."""
+    digits = [digit for digit, _ in chain]
     for end in range(len(digits), 4, -1):
         ten = digits[max(0, end - 10) : end]
         if ten[::2] == [1, 2, 3, 4, 5] and tuple(ten[1::2]) in _RIGHT:  # a numbered list: 1. 3, 2. 1 …
-            return end - 1, tuple(ten[1::2])
+            return chain[end - 1][1], tuple(ten[1::2])
         if tuple(digits[end - 5 : end]) in _RIGHT:
-            return end - 1, tuple(digits[end - 5 : end])
-    return None
+            return chain[end - 1][1], tuple(digits[end - 5 : end])
+    return 0, None
 
 
 def _chains(text: str) -> Iterator[Chain]:
@@ -169,18 +179,41 @@ def _chains(text: str) -> Iterator[Chain]:
     yield chain
 
 
-def _lists(text: str) -> Iterator[Chain]:
-    chain: Chain = []
-    end = 0
+def _lists(text: str) -> Iterator[list[tuple[int, int, str]]]:
+    """(number, where it ends in the text, what follows it in its line) of the items that belong together."""
+    items: list[tuple[int, int, str]] = []
+    start = 0
     for line in text.splitlines(keepends=True):
-        end += len(line)
-        match = _START.match(line)
-        if match:
-            chain.append((int(match[1]), end - len(line) + match.end(1)))
-        elif line.strip():
-            yield chain
-            chain = []
-    yield chain
+        found = list(_ITEM.finditer(line))
+        ends = [match.start() for match in found[1:]] + [len(line)]
+        if line.strip() and not found:
+            yield items
+            items = []
+        for match, end in zip(found, ends, strict=False):
+            items.append((int(match[1]), start + match.end(1), line[match.end() : end]))
+        start += len(line)
+    yield items
+
+
+def _copied(items: Sequence[str], sentences: Sequence[str]) -> Order | None:
+    """The order in which items repeat the sentences; None where one is missing, or given twice.
+
+    A copy may be cut short or go on, so words in common count against the shorter of the two, and then against both.
+    """
+    known = [_words(sentence) for sentence in sentences]
+    order = []
+    for words in map(_words, items):
+        alike = [
+            (len(words & other) / (min(len(words), len(other)) or 1), len(words & other) / (len(words | other) or 1))
+            for other in known
+        ]
+        best = max(alike, default=(0.0, 0.0))
+        order.append(alike.index(best) + 1 if best[0] >= ALIKE else 0)
+    return tuple(order) if tuple(order) in _RIGHT else None
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
 
 
 # Cutting a text into sentences

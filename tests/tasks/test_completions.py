@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[1] / "data" / "completions"
 TASKS: dict[str, tuple[Task, int, int]] = {
     "gsm8k": (GSM8K([]), 140, 11),
     "uspto50k": (USPTO50K([]), 40, 0),
-    "story-order": (StoryOrder([]), 40, 8),
+    "story-order": (StoryOrder([]), 40, 0),
 }
 """The task, the fewest rows that its file may hold, and how many of them the grader is known to get wrong."""
 

@@ -111,6 +111,38 @@ def test_any_order_in_usual_forms(order: list[int], other: list[int], between: s
     assert graded(f"<answer>{text}</answer>") == (reward if formal else 0, reward, plain if formal else None)
 
 
+SHOWN = ["It rained.", "Ann got up.", "She left home.", "She ate two eggs.", "She came back wet."]
+TOLD = [SHOWN[number - 1] for number in (2, 4, 3, 1, 5)]
+LINES = "\n".join(f"{number}. {text}" for number, text in enumerate(TOLD, 1))
+COPIED = (2, 4, 3, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        (LINES, COPIED),
+        (f"The order of the story is: {LINES}", COPIED),
+        (LINES.replace("\n", " "), COPIED),
+        ("So: " + LINES.replace("\n", " ") + "\nThat is the story.", COPIED),
+        (LINES.replace("two eggs.", "two eggs, and then it rained."), COPIED),  # it goes on
+        (LINES.replace("two eggs", "eggs"), COPIED),
+        (LINES.replace("1. ", "**1.** ").replace("2. ", "(2) "), COPIED),
+        (f"{LINES}\n\nSo the answer is 5 1 3 4 2.", (5, 1, 3, 4, 2)),
+        (f"Not 5 1 3 4 2.\n{LINES}", COPIED),
+        ("2. Ann got up. 4. She ate two eggs. 3. She left home. 1. It rained. 5. She came back wet.", COPIED),
+        (LINES.replace("It rained", "Ann got up"), None),  # one twice, one missing
+        (LINES.replace("It rained", "Bob slept"), None),
+        (LINES.rpartition("\n")[0], None),
+        ("1. One\n2. Two\n3. Three\n4. Four\n5. Five", None),
+        ("1. \n2. \n3. \n4. \n5. ", (1, 2, 3, 4, 5)),  # numbers in a row
+        ("\n".join(f"Sentence {number} is good." for number in range(1, 6)), None),
+        ("She had 1. It rained in 2. It was 3. So 4. And 5. Then", None),
+    ],
+)
+def test_lists_of_copied_sentences(text: str, order: tuple[int, ...] | None) -> None:
+    assert story_order.substance(text, SHOWN) == order
+
+
 def test_the_vote_is_scored_as_the_order_it_chose() -> None:
     """A wrong order that most voters give must not count as right."""
     task = StoryOrder([EXAMPLE])
