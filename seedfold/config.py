@@ -162,9 +162,24 @@ class Engine:
     )
     count: int = setting(
         0,
-        "engines at once on this machine, each in a process of its own and dealt over the GPUs it has; several keep a "
-        "GPU busy that a small model leaves idle; 0: one",
+        "engines at once, each in a process of its own and dealt over the GPUs there are; several keep a GPU busy that a "
+        "small model leaves idle; 0: one, in a fleet as many as the cluster offers",
         at_least(0),
+    )
+    fleet: str = setting(
+        "",
+        "engines as actors of a Ray cluster: its address (HOST:PORT), auto (the one that runs here, or RAY_ADDRESS), or "
+        "local (one that is started on this machine and ends with the study); empty: processes of this machine, without Ray",
+    )
+    per_gpu: int = setting(1, "fleet: engines that share a GPU", at_least(1))
+    retries: int = setting(
+        3, "times that work goes back to the queue after an engine ended at it, before it is set aside", at_least(0)
+    )
+    patience: float = setting(
+        60.0,
+        "seconds that an engine at work may be silent, at least; beyond that, and five times beyond its longest silence so "
+        "far, it is taken for hung and another is opened in its place",
+        above_zero,
     )
     memory: float = setting(
         0.0,
