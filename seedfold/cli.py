@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from seedfold import __version__, config
+from seedfold.diagnose import commands as diagnose
 from seedfold.errors import UserError
 
 TO_MEND = 1
@@ -235,6 +236,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("doctor", _doctor, "say what this machine can do")
     sub.add_argument("--no-probe", action="store_true", help="do not load a model to check the arithmetic")
+
+    told = "say what a study's folder, finished or running, tells about its population"
+    diagnose.add(commands.add_parser("diagnose", help=told, description=told + "."))
 
     sub = command("report", _report, "write the report of a finished study anew and print its results")
     sub.add_argument("folder", type=Path, metavar="DIR")

@@ -1,0 +1,202 @@
+"""`seedfold diagnose …`: reads folders, asks the diagnostics, prints. Heavy imports wait until a command is called."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seedfold.diagnose.saved import Saved
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Give the parser of `seedfold diagnose` its commands."""
+    commands = parser.add_subparsers(required=True, metavar="DIAGNOSTIC")
+
+    def command(name: str, call: Any, text: str, several: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text + ".")
+        many: dict[str, Any] = {"nargs": "+"} if several else {}
+        sub.add_argument("folder", type=Path, metavar="DIR", help="a study's folder, finished or running", **many)
+        sub.add_argument("--seed", type=int, default=0, help="of resampling, splits and draws (default 0)")
+        sub.add_argument("--json", action="store_true", help="print the numbers as JSON")
+        sub.set_defaults(call=call)
+        return sub
+
+    sub = command(
+        "split-half", _split_half, "say whether what was rewarded reproduces between halves of seeds and of examples"
+    )
+    sub.add_argument("--most", type=int, default=8, metavar="R", help="greatest rank of the curves (default 8)")
+    sub.add_argument(
+        "--elite",
+        type=float,
+        default=0.5,
+        metavar="Q",
+        help="quantile of the score from which candidates make the covariance (default 0.5)",
+    )
+    sub.add_argument("--permutations", type=int, default=999, metavar="P", help="of the nulls (default 999)")
+    sub.add_argument(
+        "--sketch",
+        type=int,
+        default=0,
+        metavar="N",
+        help="take weight space by a sketch of about N weights, which loads the model, not by coefficients",
+    )
+
+    sub = command("density", _density, "count the seeds above the base by a margin, by sigma", several=True)
+    sub.add_argument(
+        "--margins", type=float, nargs="+", default=[0.0, 0.02, 0.05], metavar="M", help="rewards (default 0 0.02 0.05)"
+    )
+
+    sub = command("transfer", _transfer, "say whether scores on search tell scores on held-out examples, seed by seed")
+    _split(sub)
+    sub.add_argument("--no-logprobs", action="store_true", help="leave out the selectors by log-probability")
+
+    sub = command(
+        "merges", _merges, "say whether sums of good seeds beat sums of random ones, and whether effects add up"
+    )
+    _split(sub)
+    sub.add_argument(
+        "--families",
+        nargs="+",
+        default=["top", "random", "bottom"],
+        metavar="F",
+        help="top, random, bottom by search score (the default); oracle-top, oracle-bottom by held-out score, for which "
+        "all candidates are asked there",
+    )
+    sub.add_argument(
+        "--operators",
+        nargs="*",
+        default=["average", "norm", "sum"],
+        metavar="O",
+        help="weight of each of n parents: average (1/n), norm (1/√n), sum (1); by default all",
+    )
+    sub.add_argument("--parents", type=int, nargs="*", default=[2, 4], metavar="N", help="2 to 64 (default 2 4)")
+    sub.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="W,W",
+        help="weights of an n-way merge of its own, from the best parent down; may be repeated; --weights=-1,1 if the "
+        "first is negative",
+    )
+    sub.add_argument("--merges", type=int, default=4, metavar="M", help="sets of parents of each kind (default 4)")
+
+
+def _split(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--split",
+        default="select",
+        choices=["select", "gate", "test"],
+        help="the held-out examples (default select, which scores no candidate; test is meant for the end)",
+    )
+
+
+def _print(arguments: argparse.Namespace, numbers: dict[str, Any], text: Sequence[str]) -> None:
+    from seedfold.diagnose.saved import plain
+
+    print(json.dumps(plain(numbers), indent=1, ensure_ascii=False) if arguments.json else "\n".join(text))
+
+
+def _title(saved: Saved, what: str) -> str:
+    missing = f" of {saved.drawn}" if len(saved.recipes) < saved.drawn else ""
+    return (
+        f"{what} of {saved.folder}: {len(saved.recipes)}{missing} candidates, {len(saved.asked)} search examples that all "
+        "answered"
+    )
+
+
+def _split_half(arguments: argparse.Namespace) -> None:
+    from seedfold.diagnose import studies, text
+    from seedfold.diagnose.saved import load
+
+    saved = load(arguments.folder)
+    count, title = len(saved.independent), _title(saved, "split-half")
+    if count < len(saved.recipes):
+        title += f"; each of {count} antithetic pairs is one candidate"
+    a = arguments
+    told = studies.halves(saved, a.most, a.elite, a.permutations, a.sketch, a.seed)
+    numbers = {"candidates": count, "examples": len(saved.asked), **dataclasses.asdict(told)}
+    _print(arguments, numbers, [title, "", text.split_half(told, "sketch" if a.sketch else "coefficients")])
+
+
+def _density(arguments: argparse.Namespace) -> None:
+    from seedfold.diagnose import density, text
+    from seedfold.diagnose.saved import common, load
+
+    studies = [load(folder) for folder in arguments.folder]
+    stats, seed = studies[0].config.stats, arguments.seed
+    lines, tables = [], []
+    for saved in studies:
+        effects = saved.complete.effects
+        found = density.density(effects, saved.sigmas, arguments.margins, stats.level, stats.resamples, seed)
+        tables.append({"folder": str(saved.folder), "density": [dataclasses.asdict(item) for item in found]})
+        lines += [_title(saved, "density"), "", text.density(found), ""]
+    numbers: dict[str, Any] = {"studies": tables, "discordance": None}
+    if len(studies) > 1:
+        rewards = common(studies)
+        told = density.discordance(rewards, stats.level, min(stats.resamples, 2000), seed)
+        numbers["discordance"] = {"seeds": len(rewards[0]), **dataclasses.asdict(told)}
+        lines += [text.discordance(told, len(studies), len(rewards[0])), ""]
+    _print(arguments, numbers, [*lines, text.LUCK])
+
+
+def _transfer(arguments: argparse.Namespace) -> None:
+    from seedfold.diagnose import studies, text
+    from seedfold.diagnose.saved import load
+    from seedfold.diagnose.transfer import TARGETS
+    from seedfold.progress import Progress
+
+    saved = load(arguments.folder)
+    found = studies.transferred(saved, arguments.split, not arguments.no_logprobs, arguments.seed, Progress())
+    told = found.told
+    needed = {"search": told.search_reliability, "held": told.held_reliability}
+    numbers = {
+        "split": arguments.split,
+        **dataclasses.asdict(told),
+        "examples_needed": {
+            name: {str(target): trust.needed(target) for target in TARGETS} for name, trust in needed.items()
+        },
+        "references": found.references,
+        "log_probability_reliability": found.dense_reliability and dataclasses.asdict(found.dense_reliability),
+        "selectors": [dataclasses.asdict(item) for item in found.selectors],
+        "candidates": [
+            {"key": recipe.key, "seed": recipe.terms[0].seed, "scale": recipe.terms[0].scale, "held": held}
+            for recipe, held in zip(saved.recipes, found.held.mean(axis=1), strict=True)
+        ],
+    }
+    level = saved.config.stats.level
+    lines = [_title(saved, "transfer"), "", text.transfer(told, arguments.split, level)]
+    lines += ["", text.selectors(found, arguments.split, len(saved.asked))]
+    _print(arguments, numbers, lines)
+
+
+def _merges(arguments: argparse.Namespace) -> None:
+    from seedfold.diagnose import studies, text
+    from seedfold.diagnose.merges import read_weights
+    from seedfold.diagnose.saved import load
+    from seedfold.progress import Progress
+
+    saved, a = load(arguments.folder), arguments
+    weights = [read_weights(item) for item in a.weights]
+    told = studies.merged(saved, a.split, a.families, a.operators, a.parents, weights, a.merges, a.seed, Progress())
+    ids = [example.id for example in saved.examples(a.split)]
+    numbers = {
+        "split": a.split,
+        "examples": len(ids),
+        "cells": [dataclasses.asdict(cell) for cell in told.cells],
+        "merges": [
+            {
+                **dataclasses.asdict(result),
+                "parents": [saved.recipes[i].terms[0].seed for i in result.merge.parents],
+                "fixed": [ids[i] for i in result.fixed],
+                "broken": [ids[i] for i in result.broken],
+            }
+            for result in told.results
+        ],
+    }
+    level = saved.config.stats.level
+    _print(arguments, numbers, [_title(saved, "merges"), "", text.merges(told, a.split, len(ids), level)])
