@@ -1,10 +1,13 @@
-"""One engine of a pool, in a process of its own. `seedfold.engines.pool` starts it and says what the messages are."""
+"""One engine of a pool, in a process of its own. `seedfold.engines.pool` says what the messages are."""
 
 from __future__ import annotations
 
 import os
+import platform
 import queue
 import signal
+import socket
+import sys
 import threading
 import time
 import traceback
@@ -12,34 +15,104 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
+from seedfold import __version__
 from seedfold.engines.base import Engine, Job, Prompt
 from seedfold.errors import UserError
+from seedfold.recipe import Base, Recipe, Term
 
 GRACE = 5.0
 """Seconds that a process has to end by itself once the pool is gone."""
+
+PROBES = (
+    (Term("rademacher", 1, 2.0**-7),),
+    (Term("rademacher", 2, 2.0**-8), Term("rademacher", 2**63 + 3, -(2.0**-6))),
+)
+"""Terms of the recipes that all engines must rebuild alike before one may work: the fused case of one, and several."""
 
 
 def main(descriptor: int) -> None:
     """Serve the pool at the other end of this socket until it closes it, or dies."""
     os.set_inheritable(descriptor, False)  # processes that the engine starts must not keep the socket open
-    connection = Connection(descriptor)
-    opener, model, engine = connection.recv()
+    serve(Connection(descriptor))
+
+
+def serve(connection: Connection) -> None:
+    """Open the engine that the first message asks for, and do what the others say."""
+    opener, model, engine, share, compare = connection.recv()
     child = Child(connection)
     threading.Thread(target=child.listen, daemon=True).start()
-    module, _, name = opener.partition(":")
     try:
+        if share > 1:
+            engine = shared(model, engine, share)
+        module, _, name = opener.partition(":")
         made = getattr(import_module(module), name)(model, engine)
-        facts = {field: getattr(made, field) for field in ("name", "revision", "dtype", "fingerprint", "positions")}
-        facts["width"] = made.sizes().get("copies", 1)
+        try:
+            child.send("ready", facts_of(made, compare))
+            child.serve(made)
+        finally:
+            if close := getattr(made, "close", None):
+                close()
     except UserError as error:
         child.send("refused", str(error))
-        return
-    child.send("ready", facts)
-    try:
-        child.serve(made)
-    finally:
-        if close := getattr(made, "close", None):
-            close()
+    except Exception as error:
+        child.send("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"[:600])
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def shared(model: Any, engine: Any, engines: int) -> Any:
+    """The settings of an engine that shares its GPU with others: its part of the memory."""
+    from dataclasses import replace
+
+    from seedfold.engines import memory
+
+    found = memory.gpus(model.device)
+    if not found or engine.name != "vllm" or engine.memory:
+        return engine
+    return replace(engine, memory=memory.cache_share(model, replace(engine, count=engines * len(found)), found))
+
+
+def facts_of(engine: Engine, compare: bool) -> dict[str, Any]:
+    """What the pool must know of an engine; with `compare` also fingerprints of the weights it rebuilds."""
+    facts: dict[str, Any] = {
+        field: getattr(engine, field) for field in ("name", "revision", "dtype", "fingerprint", "positions")
+    }
+    base = Base(engine.name, engine.revision, engine.fingerprint)
+    facts["probes"], seconds = [], []
+    for terms in PROBES:
+        start = time.monotonic()
+        engine.become(Recipe(base, terms, dtype=engine.dtype))
+        seconds.append((time.monotonic() - start) / len(terms))
+        if compare:
+            facts["probes"].append(checksum(engine))
+    engine.become(None)
+    device = getattr(engine, "device", "cpu")
+    if getattr(device, "type", "") == "cuda":
+        device = sys.modules["torch"].cuda.get_device_name(device)
+    versions = [f"{name} {sys.modules[name].__version__}" for name in ("torch", "vllm") if name in sys.modules]
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if str(device) != "cpu" else ""
+    return {
+        **facts,
+        "seedfold": __version__,
+        "copies": engine.sizes().get("copies", 1),
+        "switch": max(seconds),
+        "machine": ", ".join([str(device), platform.machine(), *versions]),
+        "place": socket.gethostname() + (f", GPU {gpus}" if gpus else ""),
+    }
+
+
+def checksum(engine: Any) -> str:
+    """Fingerprint of the weights that the engine would answer with now."""
+    if hasattr(engine, "checksum"):
+        return str(engine.checksum())
+    if hasattr(engine, "weights"):
+        return str(engine.weights.checksum())
+    prints = []  # a stacked engine: every copy
+    for weights in engine.model.weights:
+        weights.become(engine.recipe)
+        prints.append(weights.checksum())
+    return prints[0] if len(set(prints)) == 1 else "/".join(prints)
 
 
 class Child:

@@ -1,4 +1,4 @@
-"""The processes of a pool as the pool sees them: how they are started, ended, and dealt over the machine."""
+"""Engines on this machine, each in a process of its own: how they are started, ended, and dealt over its GPUs."""
 
 from __future__ import annotations
 
@@ -8,45 +8,49 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
 
 from seedfold import config
+from seedfold.engines import memory
+from seedfold.engines.pool_worker import Worker
 from seedfold.errors import UserError
 
 
-@dataclass(eq=False)
-class Process:
-    """A process with an engine, and what the pool knows of it.
+class Process(Worker):
+    """A plain process, not multiprocessing's: it does not run the caller's main module again, and may have children itself.
 
-    number: from 0. log: the file it prints to. width: jobs that its engine does at once. run, lists: the last run it was
-    given work of, and the prompt lists it has of that. assignments: what it is to do, in order: number -> units.
+    In a session of its own, so that Ctrl-C reaches the caller alone, which then ends the others in order.
     """
 
-    number: int
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    log: Any
-    alive: bool = True
-    width: int = 1
-    run: int = -1
-    lists: set[int] = field(default_factory=set)
-    assignments: dict[int, list[Any]] = field(default_factory=dict)
+    def __init__(self, number: int, name: str, environment: Mapping[str, str]) -> None:
+        super().__init__(number, name)
+        mine, other = socket.socketpair()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        with other:
+            descriptor = other.fileno()
+            source = "from seedfold.engines.pool_child import main"
+            source = f"import sys; sys.path[:] = {sys.path!r}; {source}; main({descriptor})"
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", source],
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=self.log,
+                env={**os.environ, **environment},
+                pass_fds=[descriptor],
+                start_new_session=True,
+            )
+        self.connection = Connection(mine.detach())
 
-    def said(self, lines: int = 3) -> str:
-        """The last lines it printed."""
-        size = os.fstat(self.log.fileno()).st_size
-        # Not by seeking: the process writes where this file stands.
-        text = os.pread(self.log.fileno(), 4096, max(0, size - 4096)).decode("utf-8", "replace")
-        kept = [line.strip() for line in text.splitlines() if line.strip()]
-        return " / ".join(kept[-lines:])[-600:] or "nothing"
+    def open(self) -> None:
+        pass
+
+    def gone(self) -> bool:
+        return self.process.poll() is not None
 
     def ended(self) -> str:
-        """How the process, which is ending, ended."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(1.0)
         code = self.process.returncode
@@ -54,49 +58,46 @@ class Process:
             return "stopped answering"
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
-    def end(self, deadline: float) -> None:
-        """Wait until the process, which was told to, ends, with whatever it started; from the deadline on, kill."""
-        with suppress(EOFError, OSError):
-            while self.connection.poll(max(0.0, deadline - time.monotonic())):
-                self.connection.recv()  # it may be waiting to be heard
-        self.kill()
-        self.connection.close()
-        self.log.close()
+    def said(self, lines: int = 3) -> str:
+        size = os.fstat(self.log.fileno()).st_size
+        # Not by seeking: the process writes where this file stands.
+        text = os.pread(self.log.fileno(), 4096, max(0, size - 4096)).decode("utf-8", "replace")
+        kept = [line.strip() for line in text.splitlines() if line.strip()]
+        return " / ".join(kept[-lines:])[-600:] or "nothing"
 
     def kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-
-def start(number: int, environment: Mapping[str, str]) -> Process:
-    """A process that waits to be told which engine to open.
-
-    A plain one, not multiprocessing's: it does not run the caller's main module again, and may have children itself. In a
-    session of its own, so that Ctrl-C reaches this process alone, which then ends the others in order.
-    """
-    mine, other = socket.socketpair()
-    log = tempfile.TemporaryFile()  # noqa: SIM115
-    with other:
-        descriptor = other.fileno()
-        source = (
-            f"import sys; sys.path[:] = {sys.path!r}; from seedfold.engines.pool_child import main; main({descriptor})"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", source],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **environment},
-            pass_fds=[descriptor],
-            start_new_session=True,
-        )
-    return Process(number, process, Connection(mine.detach()), log)
+    def close(self) -> None:
+        super().close()
+        self.log.close()
 
 
-def send(child: Process, *message: Any) -> None:
-    with suppress(OSError):  # it is dead, and whoever listens learns it
-        child.connection.send(message)
+class Local:
+    """The places of this machine: `engine.count` processes."""
+
+    share = 0
+
+    def __init__(self, model: config.Model, engine: config.Engine) -> None:
+        self.count = max(1, engine.count)
+        self.environments = environments(model, engine, self.count)
+        self.engine = replace(engine, count=1, threads=engine.threads or threads(self.count))
+        if engine.name == "vllm" and not engine.memory and self.count > 1 and (found := memory.gpus(model.device)):
+            self.engine = replace(self.engine, memory=memory.cache_share(model, engine, found))
+
+    def wanted(self) -> int:
+        return self.count
+
+    def start(self, number: int) -> Worker:
+        return Process(number, f"engine {number + 1} of {self.count}", self.environments[number])
+
+    def waiting(self) -> str:
+        return "this machine"
+
+    def close(self) -> None:
+        pass
 
 
 def threads(count: int) -> int:

@@ -26,17 +26,29 @@ def jobs_of(count: int, prompts: list[Prompt] = PROMPTS, samples: tuple[int, ...
 
 
 class Fake:
-    """`name` is JSON: log (a folder for what it does), delay (seconds a batch), size (characters more of an answer),
-    width, fingerprint ("own": one per process), bad (a seed whose jobs fail, by "raise", "refuse" or "stick")."""
+    """`name` is JSON: log (a folder for what it does), delay (seconds a batch), size (characters more of an answer), width,
+    fingerprint ("own": one per process), probe (empty: one per process), bad (a seed whose jobs fail, by "raise", "refuse",
+    "stick" or "stick once")."""
 
     name, revision, dtype, positions = "fake", "", "float32", 512
 
     def __init__(self, name: str) -> None:
         print("opening a fake engine", flush=True)
-        settings = {"log": "", "delay": 0.0, "size": 0, "width": 1, "fingerprint": "same", "bad": None, "how": "raise"}
+        settings = {"log": "", "delay": 0.0, "size": 0, "width": 1, "fingerprint": "same", "probe": "same"}
+        settings |= {"bad": None, "how": "raise"}
         self.s = SimpleNamespace(**{**settings, **json.loads(name)})
         self.fingerprint = str(os.getpid()) if self.s.fingerprint == "own" else self.s.fingerprint
         self.recipe: Any = None
+
+    def checksum(self) -> str:
+        return f"{self.s.probe or os.getpid()} {self.seed()}"
+
+    def seen(self, name: str) -> bool:
+        """Whether a file of this name was there before."""
+        path = Path(self.s.log) / name
+        before = path.exists()
+        path.touch()
+        return before
 
     def note(self, *words: object) -> None:
         if self.s.log:
@@ -55,9 +67,14 @@ class Fake:
         if self.s.bad is not None and self.seed() == self.s.bad:
             if self.s.how == "refuse":
                 raise UserError("this job is refused")
-            if self.s.how == "stick":
+            if self.s.how == "stick once" and self.seen("stuck"):
+                return (yield from self.batches(prompts, decoding, done))
+            if self.s.how.startswith("stick"):
                 time.sleep(600)
             raise ValueError("this job is broken")
+        yield from self.batches(prompts, decoding, done)
+
+    def batches(self, prompts: list[Prompt], decoding: Any, done: Any) -> Iterator[list[Answer]]:
         self.note("job", self.seed(), len(decoding.samples), len(done))
         wanted = [(i, sample) for i in range(len(prompts)) for sample in decoding.samples]
         for start in range(0, len(wanted), BATCH):
@@ -82,11 +99,8 @@ class Fake:
     def encode(self, messages: list[dict[str, str]]) -> tuple[int, ...]:
         if messages[0]["content"] == "bad":
             raise KeyError("no such role")
-        if messages[0]["content"] == "die once":
-            fuse = Path(self.s.log) / "fuse"
-            if not fuse.exists():
-                fuse.touch()
-                os._exit(7)
+        if messages[0]["content"] == "die" or (messages[0]["content"] == "die once" and not self.seen("fuse")):
+            os._exit(7)
         return tuple(messages[-1]["content"].encode())
 
     def export(self, recipe: Any, folder: Path, card: str) -> None:
@@ -114,3 +128,20 @@ def refuses(model: Any, engine: Any) -> Fake:
 def crashes(model: Any, engine: Any) -> Fake:
     print("CUDA error: out of memory", file=sys.stderr, flush=True)
     os._exit(3)
+
+
+def fragile(model: Any, engine: Any) -> Fake:
+    """Cannot be opened once there is a file "broken"."""
+    made = Fake(model.name)
+    if (Path(made.s.log) / "broken").exists():
+        print("cannot open", file=sys.stderr, flush=True)
+        os._exit(4)
+    return made
+
+
+def odd(model: Any, engine: Any) -> Fake:
+    """Other weights than before, once there is a file "even"."""
+    made = Fake(model.name)
+    if (Path(made.s.log) / "even").exists():
+        made.fingerprint = "odd"
+    return made

@@ -20,6 +20,7 @@ from seedfold.engines import pool as module
 from seedfold.engines import pool_process
 from seedfold.engines.base import Answer, Decoding, Job, Prompt
 from seedfold.engines.pool import Pool
+from seedfold.engines.pool_worker import Worker
 from seedfold.errors import UserError
 from seedfold.recipe import Base, Recipe, Term
 
@@ -34,8 +35,8 @@ def pool() -> Iterator[Opened]:
 
     def open_one(count: int, opener: str = "fake", **settings: Any) -> Pool:
         model = config.Model(name=json.dumps(settings), device="cpu")
-        opened = Pool(model, config.Engine(count=count), f"pool_engines:{opener}")
-        made.append((opened, [child.process.pid for child in opened._children]))
+        opened = Pool(model, config.Engine(count=count, patience=0.5), f"pool_engines:{opener}")
+        made.append((opened, [child.process.pid for child in opened._workers]))
         return opened
 
     yield open_one
@@ -115,16 +116,16 @@ def test_the_next_job_is_at_hand_before_the_last_is_done(pool: Opened, tmp_path:
 
 def test_prompts_travel_once(pool: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: Counter[str] = Counter()
-    send = module.send
+    send = Worker.send
 
-    def count(child: Any, *message: Any) -> None:
+    def count(worker: Worker, *message: Any) -> None:
         if message[0] == "work":
             sent["lists"] += len(message[3])
             sent["units"] += len(message[4])
-        send(child, *message)
+        send(worker, *message)
 
     two = pool(2)
-    monkeypatch.setattr(module, "send", count)
+    monkeypatch.setattr(Worker, "send", count)
     jobs = [*jobs_of(20), *jobs_of(20, list(reversed(PROMPTS)))]
     assert collect(two.run(jobs)) == expected(jobs)
     assert sent["units"] == 40
@@ -165,7 +166,7 @@ def test_a_killed_engine_gives_its_work_back(pool: Opened, tmp_path: Path, capfd
     jobs = jobs_of(12)
     three = pool(3, log=str(tmp_path), delay=0.02)
     found: dict[tuple[int, int, int], Answer] = {}
-    victims = [child.process.pid for child in three._children[:2]]
+    victims = [child.process.pid for child in three._workers[:2]]
     for number, answers in three.run(jobs):
         for answer in answers:
             assert (number, answer.index, answer.sample) not in found
@@ -174,9 +175,8 @@ def test_a_killed_engine_gives_its_work_back(pool: Opened, tmp_path: Path, capfd
             os.kill(victims.pop(), signal.SIGKILL)
     assert found == expected(jobs)
     assert not victims
-    assert (
-        "of 3 was killed by SIGKILL, and last said: opening a fake engine; the other 2 go on" in capfd.readouterr().err
-    )
+    told = "of 3 was killed by SIGKILL, and last said: opening a fake engine; its work goes to others, and another is"
+    assert capfd.readouterr().err.count(told) == 2
     assert three.encode([{"role": "user", "content": "a"}]) == (97,)
 
 
@@ -198,23 +198,84 @@ def test_what_has_arrived_is_not_asked_for_again(pool: Opened, tmp_path: Path) -
     assert list(batches.values()) == [10 - known // 4]
 
 
-def test_without_engines_the_last_words_are_told(pool: Opened) -> None:
-    two = pool(2, delay=0.05)
+def test_another_engine_is_opened_in_the_place_of_one_that_ended(pool: Opened, tmp_path: Path) -> None:
+    two = pool(2, log=str(tmp_path), delay=0.05)
+    run = two.run(jobs_of(12))
+    before = [next(run)]
+    for worker in list(two._workers):
+        os.kill(worker.process.pid, signal.SIGKILL)
+    assert collect(iter([*before, *run])) == expected(jobs_of(12))
+    assert len(logged(tmp_path, "job")) == 4
+    assert sorted(worker.number for worker in two._workers) == [0, 1]
+
+
+def test_a_job_that_breaks_every_engine_is_set_aside(
+    pool: Opened, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs: list[Job] = jobs_of(8)
+    found: list[tuple[int, list[Answer]]] = []
+    two = pool(2, log=str(tmp_path), bad=3)
+    with pytest.raises(UserError, match=r"1 of 8 pieces.*recipe \w+ on 10 prompts.*code 1.*ValueError: this job is"):
+        found.extend(two.run(jobs))
+    others = [job for job in jobs if job.recipe != recipe(3)]
+    assert len(collect(iter(found))) == 10 * len(others), "the others were not done"
+    told = capfd.readouterr().err
+    assert told.count("ended with code 1") == two._retries + 1 == 4
+    assert told.count("set aside: recipe") == 1
+    assert collect(two.run(others)) == expected(others)  # and the engines go on
+
+
+def test_when_every_job_fails_the_run_stops_early(pool: Opened, capfd: pytest.CaptureFixture[str]) -> None:
+    two = pool(2, bad=0)
+    with pytest.raises(UserError, match=r"3 of 50 pieces of work were set aside"):
+        list(two.run([Job(None, PROMPTS, Decoding(8))] * 50))
+    assert capfd.readouterr().err.count("ended with code 1") <= 3 * 4 + 2
+
+
+def test_an_engine_that_hangs_is_replaced(pool: Opened, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    jobs = jobs_of(8)
+    two = pool(2, log=str(tmp_path), delay=0.01, bad=5, how="stick once")
+    begun = time.monotonic()
+    assert collect(two.run(jobs)) == expected(jobs)
+    assert 0.5 < time.monotonic() - begun < 8.0
+    assert "hung: it was silent for" in capfd.readouterr().err
+
+
+def test_a_slow_engine_is_not_taken_for_hung(pool: Opened, capfd: pytest.CaptureFixture[str]) -> None:
+    two = pool(2, delay=0.6)  # longer than its patience from the first answer on
+    assert collect(two.run(jobs_of(2))) == expected(jobs_of(2))
+    assert not capfd.readouterr().err
+
+
+def test_a_stopped_process_holds_up_nobody(pool: Opened, tmp_path: Path) -> None:
+    """With more to be told than its socket takes."""
+    prompts = [Prompt((7,) * 50_000, f"p{i}") for i in range(8)]
+    two = pool(2, log=str(tmp_path), delay=0.01)
+    assert collect(two.run(jobs_of(4))) == expected(jobs_of(4))
+    os.kill(two._workers[0].process.pid, signal.SIGSTOP)
+    assert collect(two.run(jobs_of(6, prompts))) == expected(jobs_of(6, prompts))
+
+
+def test_a_call_that_ends_every_engine_is_given_up(pool: Opened, tmp_path: Path) -> None:
+    two = pool(2, log=str(tmp_path))
+    with pytest.raises(UserError, match=r"ended with code 7.*and so did those asked before it"):
+        two.encode([{"role": "user", "content": "die"}])
+    assert two.encode([{"role": "user", "content": "a"}]) == (97,)
+
+
+def test_without_places_the_last_words_are_told(pool: Opened, tmp_path: Path) -> None:
+    two = pool(2, "fragile", log=str(tmp_path), delay=0.05)
     run = two.run(jobs_of(8))
     next(run)
-    for child in two._children:
-        os.kill(child.process.pid, signal.SIGKILL)
-    with pytest.raises(UserError, match=r"no engine is left: .*SIGKILL.*opening a fake engine.*engine\.count"):
+    (tmp_path / "broken").touch()
+    for worker in list(two._workers):
+        os.kill(worker.process.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"no engine is left: .*ended with code 4.*cannot open.*engine\.count"):
         list(run)
     with pytest.raises(UserError, match="no engine is left"):
         two.encode([{"role": "user", "content": "a"}])
     with pytest.raises(UserError, match="no engine is left"):
         list(two.run(jobs_of(1)))
-
-
-def test_a_job_that_breaks_every_engine_ends_the_run_with_its_error(pool: Opened) -> None:
-    with pytest.raises(UserError, match=r"ended with code 1.*ValueError: this job is broken"):
-        list(pool(2, bad=3).run(jobs_of(6)))
 
 
 def test_what_an_engine_refuses_is_refused(pool: Opened) -> None:
@@ -226,7 +287,7 @@ def test_what_an_engine_refuses_is_refused(pool: Opened) -> None:
         two.become(recipe(1, "other"))
     with pytest.raises(RuntimeError, match="KeyError: 'no such role'"):
         two.encode([{"role": "user", "content": "bad"}])
-    assert len(two._alive()) == 2
+    assert len(two._ready()) == 2
 
 
 def test_the_present_recipe_is_remembered(pool: Opened, tmp_path: Path) -> None:
@@ -255,7 +316,7 @@ def test_calls_are_answered_during_a_run_that_nobody_takes_from(pool: Opened, mo
 def test_a_call_of_an_engine_that_dies_is_answered_by_another(pool: Opened, tmp_path: Path) -> None:
     two = pool(2, log=str(tmp_path))
     assert two.encode([{"role": "user", "content": "die once"}]) == tuple(b"die once")
-    assert len(two._alive()) == 1
+    assert len(two._ready()) == 1
 
 
 def test_a_run_may_be_left(pool: Opened, tmp_path: Path) -> None:
@@ -306,14 +367,33 @@ def test_waiting_answers_are_handed_on_together(pool: Opened) -> None:
 
 
 def test_engines_must_hold_the_same_weights(pool: Opened) -> None:
-    with pytest.raises(UserError, match=r'"model.name".*different weights'):
-        pool(2, fingerprint="own")
+    with pytest.raises(
+        UserError, match=r"engine \d of 2 holds weights with the fingerprint \d+, but engine \d of 2 holds"
+    ):
+        list(pool(2, fingerprint="own").run(jobs_of(1)))
+    with pytest.raises(UserError, match=r"engine \d of 2 rebuilds two probe recipes to weights with the fingerprints"):
+        list(pool(2, probe="").run(jobs_of(1)))
+
+
+def test_one_engine_that_differs_is_refused_by_name(
+    pool: Opened, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    three = pool(3, "odd", log=str(tmp_path), delay=0.02)
+    (tmp_path / "even").touch()
+    os.kill(three._workers[1].process.pid, signal.SIGKILL)
+    assert collect(three.run(jobs_of(20))) == expected(jobs_of(20))
+    told = capfd.readouterr().err
+    assert "engine 2 of 3 is refused: holds weights with the fingerprint odd, but engine" in told
+    assert len(three._ready()) == 2
+    assert three.describe()["engines"] == 3
 
 
 def test_engines_that_cannot_be_opened(pool: Opened) -> None:
     with pytest.raises(UserError, match=r"^there is no such model$"):
         pool(2, "refuses")
-    with pytest.raises(UserError, match=r"of 2 ended with code 3 while.*CUDA error: out of memory.*engine\.count"):
+    with pytest.raises(
+        UserError, match=r"of 2 ended with code 3, and .*CUDA error: out of memory, while.*engine\.count"
+    ):
         pool(2, "crashes")
 
 
@@ -333,7 +413,7 @@ from pool_engines import jobs_of
 from seedfold import config
 from seedfold.engines.pool import Pool
 pool = Pool(config.Model(name=json.dumps(SETTINGS), device="cpu"), config.Engine(count=2), "pool_engines:fake")
-print(*(child.process.pid for child in pool._children), flush=True)
+print(*(child.process.pid for child in pool._workers), flush=True)
 with pool:
     for _ in pool.run(jobs_of(10_000)):
         print("batch", flush=True)
@@ -437,4 +517,4 @@ def test_two_real_engines_answer_as_one(tmp_path: Path) -> None:
         assert collect(two.run(jobs)) == alone
         two.become(made[0])
         assert two.logprobs(prompts[:3], [[5, 6], [7], [8, 9, 10]]) == scores
-    assert not two._children
+    assert not two._workers
