@@ -83,7 +83,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="weights of an n-way merge of its own, from the best parent down; may be repeated; --weights=-1,1 if the "
         "first is negative",
     )
-    sub.add_argument("--merges", type=int, default=4, metavar="M", help="sets of parents of each kind (default 4)")
+    sub.add_argument(
+        "--merges", type=int, default=4, metavar="M", help="disjoint sets of parents of each kind, at most (default 4)"
+    )
 
 
 def _split(sub: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ def references(saved: Saved, examples: Sequence[Example]) -> dict[str, str]:
         with Journal.read(folder) as journal:
             for recipe in (saved.base, *saved.recipes):
                 for row in journal.rows(recipe.key, 0, ids):
-                    if row.reward >= best and row.finish == "stop" and row.completion.strip():
+                    if row.reward >= best and row.completion.strip():
                         if recipe is saved.base:
                             own[row.example] = row.completion
                         given.setdefault(row.example, Counter())[row.completion] += 1

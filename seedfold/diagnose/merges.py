@@ -50,7 +50,8 @@ def plan(
 ) -> list[Merge]:
     """Draw parents; the same sets of them for all operators, so that operators are compared on equal terms.
 
-    Sets of a family share no parent until the family is used up, and no set is drawn twice.
+    Sets of a family share no parent: merges of common parents would be no independent samples, and intervals too short. A
+    family is a quarter of the candidates, but no fewer than twice the parents of a merge.
 
     Args:
         score: (N,) search scores.
@@ -58,7 +59,7 @@ def plan(
         operators: of `OPERATORS`.
         sizes: numbers of parents, 2 to 64.
         weights: lists of weights of their own, which apply to parents from the best of the family down.
-        merges: sets of parents per family and size; fewer where there are no more.
+        merges: sets of parents per family and size; fewer where the family has no more.
         oracle: (N,) held-out scores, for the oracle families.
     """
     for option, names, known in (("families", families, FAMILIES), ("operators", operators, tuple(OPERATORS))):
@@ -90,22 +91,17 @@ def plan(
 
 
 def _pool(order: NDArray[np.intp], family: str, size: int) -> list[int]:
-    quarter = max(size, math.ceil(len(order) / 4))
+    quarter = min(len(order), max(2 * size, math.ceil(len(order) / 4)))
     if family.endswith("top"):
         return [int(i) for i in order[:quarter]]
     return [int(i) for i in (order[-quarter:] if family.endswith("bottom") else order)]
 
 
 def _sets(rng: np.random.Generator, pool: list[int], size: int, count: int) -> list[tuple[int, ...]]:
-    """Different sets, in the pool's order within each; disjoint while the pool lasts."""
-    found: dict[tuple[int, ...], None] = {}
-    count = min(count, math.comb(len(pool), size))
-    while len(found) < count:
-        order = rng.permutation(len(pool))
-        for start in range(0, len(pool) - size + 1, size):
-            if len(found) < count:
-                found[tuple(pool[i] for i in sorted(order[start : start + size]))] = None
-    return list(found)
+    """Disjoint sets, in the pool's order within each."""
+    order = rng.permutation(len(pool))
+    starts = range(0, len(pool) - size + 1, size)[:count]
+    return [tuple(pool[i] for i in sorted(order[start : start + size])) for start in starts]
 
 
 def read_weights(text: str) -> tuple[float, ...]:
@@ -156,7 +152,6 @@ class Cell:
     operator: str
     parents: int
     merges: int
-    shared: bool  # merges of the cell have parents in common: its interval is then too short for other seeds
     gain: Estimate
     above_base: int  # merges above the base, their parents' mean, their best parent
     above_mean: int
@@ -177,7 +172,13 @@ class Merges:
 
 
 def analyse(
-    merges: Sequence[Merge], rewards: ArrayLike, parents: ArrayLike, base: ArrayLike, level: float = 0.95, seed: int = 0
+    merges: Sequence[Merge],
+    rewards: ArrayLike,
+    parents: ArrayLike,
+    base: ArrayLike,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Merges:
     """Judge merges by their answers.
 
@@ -186,12 +187,13 @@ def analyse(
         rewards: (M, n) on held-out examples.
         parents: (N, n) of the whole population on the same, NaN for candidates that are no parent.
         base: (n,).
+        level, resamples, seed: of each merge's interval; only rewards other than 0 and 1 are resampled.
     """
     r, parent, b = (np.asarray(values, dtype=np.float64) for values in (rewards, parents, base))
     single = parent - b
     predicted = np.array([np.asarray(merge.weights) @ single[list(merge.parents)] for merge in merges])
     effects = r - b
-    gains = [stats.paired(row, b, level, seed=seed) for row in r]
+    gains = [stats.paired(row, b, level, resamples, seed) for row in r]
     adjusted = stats.holm([gain.p for gain in gains])
     results = [
         _result(merge, effects[i], single[list(merge.parents)], gains[i], adjusted[i], float(predicted[i].mean()))
@@ -210,13 +212,11 @@ def analyse(
     cells = []
     for key, which in members.items():
         mine = [results[i] for i in which]
-        used = [p for result in mine for p in result.merge.parents]
         lead = [result.gain.difference for result in mine]
         cells.append(
             Cell(
                 *key,
                 merges=len(mine),
-                shared=len(set(used)) < len(used),
                 gain=estimate([effects[which]], [1.0], level),
                 above_base=sum(value > 0 for value in lead),
                 above_mean=sum(result.gain.difference > result.mean_parent for result in mine),
@@ -257,8 +257,9 @@ def estimate(groups: Sequence[ArrayLike], signs: Sequence[float], level: float =
 
     Variance: that between merges, plus that between examples, less that of single answers, which both contain (two-way
     clustering: Cameron, Gelbach and Miller 2011, J. Business & Economic Statistics 29:238); never less than either alone.
-    The variance between merges is pooled over the arrays, for they may hold few. Student's t with the degrees of freedom
-    of the merges or of the examples, whichever are fewer.
+    The variance between merges is pooled over the arrays, for they may hold few; one merge has none. Student's t, its
+    degrees of freedom by Satterthwaite (1946, Biometrics 2:110), but no more than the examples have and no fewer than the
+    lesser of both, which it is below 3: the approximation errs there.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -266,7 +267,7 @@ def estimate(groups: Sequence[ArrayLike], signs: Sequence[float], level: float =
     n = arrays[0].shape[1]
     value = sum(sign * float(a.mean()) for sign, a in zip(signs, arrays, strict=True))
     free = sum(len(a) - 1 for a in arrays)
-    if free < 1 or n < 2:
+    if min(map(len, arrays)) < 2 or n < 2:
         return Estimate(value, math.nan, math.nan, math.nan)
     rest = [a - a.mean(axis=1, keepdims=True) - a.mean(axis=0) + a.mean() for a in arrays]
     between = sum(float(((a.mean(axis=1) - a.mean()) ** 2).sum()) for a in arrays) / free
@@ -274,11 +275,14 @@ def estimate(groups: Sequence[ArrayLike], signs: Sequence[float], level: float =
     share = sum(sign * sign / len(a) for sign, a in zip(signs, arrays, strict=True))
     by_merge = between * share
     by_example = float(np.var(sum(s * a.mean(axis=0) for s, a in zip(signs, arrays, strict=True)), ddof=1)) / n
-    variance = max(by_merge + by_example - single * share / n, by_merge, by_example)
+    by_answer = single * share / n
+    variance = max(by_merge + by_example - by_answer, by_merge, by_example)
     error = math.sqrt(variance)
     if error < 1e-12:  # no spread does not prove that there is none
         return Estimate(value, *stats.bootstrap_mean(np.full(n, value), level), 1.0)
-    degrees = min(free, n - 1)
+    mixed = by_merge**2 / free + by_example**2 / (n - 1) + by_answer**2 / (free * (n - 1))
+    least = min(free, n - 1)
+    degrees = min(max(variance**2 / mixed, least), n - 1) if free >= 3 else least
     reach = float(stdtrit(degrees, (1 + level) / 2)) * error
     p = 2 * float(stdtr(degrees, -abs(value) / error))
     return Estimate(value, value - reach, value + reach, p)

@@ -63,8 +63,9 @@ def compare(
 
     turns = [(scores(seen, labels), judged) for seen, judged in ((one, other), (other, one))]
     names = [name for name in turns[0][0] if name in turns[1][0]]
-    truth = [(judged.rewards - judged.base).mean(axis=1) for _, judged in turns]
-    table = [np.array([found[name] for name in names]) for found, _ in turns]
+    # Rounding errors must not tell equals apart.
+    truth = [(judged.rewards - judged.base).mean(axis=1).round(12) for _, judged in turns]
+    table = [np.array([found[name] for name in names]).round(12) for found, _ in turns]
     n = len(truth[0])
 
     def correlations(which: NDArray[np.intp]) -> Array:
@@ -126,9 +127,9 @@ def scores(seen: Slice, labels: ArrayLike) -> Mapping[str, Array]:
     effects = seen.rewards - seen.base
     shrunk = stats.shrink(effects, label)
     found = {
-        REFERENCE: shrunk.mean,
+        REFERENCE: effects.mean(axis=1),
         # Where no reliable difference is left, the mean breaks ties.
-        "shrunk mean": shrunk.shrunk + 1e-9 * shrunk.mean,
+        "shrunk mean": shrunk.shrunk + 1e-6 * shrunk.mean,
         "lower bound": lower_bound(effects),
         "difficulty-weighted": hard_first(seen.rewards, seen.base),
     }

@@ -102,11 +102,11 @@ def merged(
     if any(family.startswith("oracle") for family in families):
         oracle = answer(saved, "transfer", [saved.base, *recipes], examples, progress)[1:].mean(axis=1)
     # Where no reliable difference is left, the mean breaks ties.
-    score = shrunk.shrunk + 1e-9 * shrunk.mean
+    score = shrunk.shrunk + 1e-6 * shrunk.mean
     plan = merges.plan(score, families, operators, sizes, weights, count, oracle, seed)
     made = [combine([recipes[i] for i in merge.parents], merge.weights) for merge in plan]
     used = sorted({i for merge in plan for i in merge.parents})
     rewards = answer(saved, "merges", [saved.base, *(recipes[i] for i in used), *made], examples, progress)
     parents = np.full((len(recipes), len(examples)), np.nan)
     parents[used] = rewards[1 : 1 + len(used)]
-    return merges.analyse(plan, rewards[1 + len(used) :], parents, rewards[0], settings.level, seed)
+    return merges.analyse(plan, rewards[1 + len(used) :], parents, rewards[0], settings.level, settings.resamples, seed)

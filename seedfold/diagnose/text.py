@@ -173,7 +173,11 @@ def selectors(found: Transferred, split: str, search: int) -> str:
         f"selectors, search and {split} taking turns: rank correlation with the other slice, and the gain of the pick",
         table(["", "correlation", "interval", "less raw mean", "interval", "p (Holm)", "gain", "interval"], rows),
     ]
-    if found.references:
+    if found.references is None:
+        lines.append(
+            "No log-probabilities: not asked for, or there is no answer to refer to, or its tokens cannot be told."
+        )
+    else:
         there, total = found.references
         trust = f", reliability on search {found.dense_reliability.value:.2f}" if found.dense_reliability else ""
         lines.append(
@@ -227,7 +231,7 @@ def merges(told: Merges, split: str, examples: int, level: float) -> str:
         rows.append(
             [
                 *name,
-                f"{c.merges}{'~' if c.shared else ''}",
+                str(c.merges),
                 *_estimate(c.gain),
                 f"{c.fixed:.1f}/{c.broken:.1f}",
                 f"{c.above_base}/{c.above_mean}/{c.above_best}",
@@ -266,8 +270,8 @@ def merges(told: Merges, split: str, examples: int, level: float) -> str:
             wrap(
                 "fixed/broken: examples per merge. above: merges above the base, their parents' mean, their best parent. "
                 "Sum of effects: the gain if effects were additive; excess: the gain less that. Over random: the gain "
-                "less that of the random family's merges. ~: merges with parents in common, whose intervals do not hold "
-                f"for other seeds. *: chosen by the scores on {split} themselves, which nobody could have known."
+                f"less that of the random family's merges. *: chosen by the scores on {split} themselves, which nobody "
+                "could have known."
             ),
             wrap(
                 f"Merges fixed {kept:,} of the {fixable:,} examples that a parent of theirs fixed, and {fixed - kept:,} "

@@ -143,7 +143,8 @@ def correlate(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Correlation:
     """Both correlations of two (N,) arrays. Pearson's interval: Fisher's z (Fisher 1921), p: Student's t (scipy)."""
     from scipy.stats import pearsonr
 
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    # Rounding errors must not tell equals apart, for ranks would take them seriously.
+    a, b = (np.asarray(values, dtype=np.float64).round(12) for values in (x, y))
     ranks = stats.spearman(a, b, level)
     if math.isnan(ranks[0]) or len(a) < 4:
         return Correlation(*ranks, *[math.nan] * 4)
