@@ -63,10 +63,13 @@ class Task:
         """The chat that asks for an answer. Messages that all examples share come first: they are computed once."""
         raise NotImplementedError
 
-    def ask(self, question: str) -> list[Message]:
-        """The usual chat: the system message, where there is one, and one user message."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": question}]
+    def ask(self, prompt: str | Sequence[Message]) -> list[Message]:
+        """The usual chat: the system message, where there is one, and one user message; or a chat that is given, in
+        which the system message takes the place of its own."""
+        chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(one) for one in prompt]
+        if not self.system:
+            return chat
+        return [{"role": "system", "content": self.system}, *chat[chat[0]["role"] == "system" :]]
 
     def grade(self, completion: str, example: Example) -> Grade:
         """Read one completion. Must not raise, whatever the text (a user's own broken reward: `UserError`), and must

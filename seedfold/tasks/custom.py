@@ -16,7 +16,20 @@ MAX_KEY = 200
 """Characters of a default vote answer."""
 
 
-class Custom(Task):
+class Rows(Task):
+    """Examples that are rows of the user's data, with the prompts that stand there."""
+
+    def __init__(self, examples: Sequence[Example], items: Sequence[Item]) -> None:
+        super().__init__(examples)
+        self._items: dict[str, Item] = {}
+        for example, item in zip(examples, items, strict=True):
+            self._items.setdefault(example.id, item)  # a row that stands twice is known by its first number
+
+    def messages(self, example: Example) -> list[Message]:
+        return self.ask(self._items[example.id].prompt)
+
+
+class Custom(Rows):
     """Strict: the user's reward. Lenient: the function `lenient` of the same file, else the reward as well.
 
     The vote pools what the function `answer(completion, example) -> str | None` of the same file gives, else the last
@@ -26,10 +39,7 @@ class Custom(Task):
     name = "custom"
 
     def __init__(self, examples: Sequence[Example], items: Sequence[Item], spec: str) -> None:
-        super().__init__(examples)
-        self._items: dict[str, Item] = {}
-        for example, item in zip(examples, items, strict=True):
-            self._items.setdefault(example.id, item)  # a row that stands twice is known by its first number
+        super().__init__(examples, items)
         self._columns = list(dict.fromkeys(name for item in items for name in item.row))
         self._spec = spec
         module, self._reward = functions.load(spec)
@@ -39,15 +49,6 @@ class Custom(Task):
         for function in (self._reward, self._lenient):
             if function is not None:
                 reward.check(function, spec, list(self._items.values()))
-
-    def messages(self, example: Example) -> list[Message]:
-        prompt = self._items[example.id].prompt
-        if isinstance(prompt, str):
-            return self.ask(prompt)
-        if not self.system:
-            return [dict(message) for message in prompt]
-        rest = prompt[1:] if prompt[0]["role"] == "system" else prompt
-        return [{"role": "system", "content": self.system}, *(dict(message) for message in rest)]
 
     def grade(self, completion: str, example: Example) -> Grade:
         return self.grade_many([completion], [example])[0]

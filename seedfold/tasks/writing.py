@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from seedfold.config import Task as Settings
 from seedfold.errors import UserError
 from seedfold.tasks import judge
-from seedfold.tasks.base import Example, Grade, Message, Task
-from seedfold.tasks.custom import Custom, read
+from seedfold.tasks.base import Example, Grade
+from seedfold.tasks.custom import Custom, Rows, read
 from seedfold.tasks.generate import hint
 from seedfold.tasks.judge import Judge
 from seedfold.tasks.reward import Item
@@ -51,7 +51,7 @@ class Rewarded(Custom):
         return None if self._answer is None else super()._key(completion, item)
 
 
-class Judged(Task):
+class Judged(Rows):
     """Strict and lenient: the judge's score, moved to 0 (worst) to 1 (best). There is no answer to vote on.
 
     An empty text earns 0 unasked. A (prompt, text) pair is judged once in the life of the task: greedy answers repeat.
@@ -61,24 +61,13 @@ class Judged(Task):
     max_tokens = MAX_TOKENS
 
     def __init__(self, examples: Sequence[Example], items: Sequence[Item], judge_: Judge, refused: int) -> None:
-        super().__init__(examples)
-        self._items: dict[str, Item] = {}
-        for example, item in zip(examples, items, strict=True):
-            self._items.setdefault(example.id, item)
+        super().__init__(examples, items)
         self._judge = judge_
         self._refused = refused
         self._known: dict[bytes, float] = {}
         # Not the address: the same judge may move to another port or host.
         rules = [judge_.model, judge_.rubric, judge_.scale, refused, judge.INSTRUCTION, judge.MATERIAL, judge.AGAIN]
         self.digest = hashlib.blake2b(json.dumps(rules).encode(), digest_size=8).hexdigest()
-
-    def messages(self, example: Example) -> list[Message]:
-        prompt = self._items[example.id].prompt
-        if isinstance(prompt, str):
-            return self.ask(prompt)
-        rest = prompt[1:] if self.system and prompt[0]["role"] == "system" else prompt
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, *(dict(message) for message in rest)]
 
     def grade(self, completion: str, example: Example) -> Grade:
         return self.grade_many([completion], [example])[0]
