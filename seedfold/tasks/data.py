@@ -8,12 +8,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from seedfold.config import Task as Settings
 from seedfold.errors import UserError
 
 Row = tuple[int, dict[str, Any]]
 """(number in the file, from 1; columns). In JSON Lines the number is that of the line."""
 
 _OTHER_FILES = {".json", ".csv", ".tsv", ".txt", ".gz", ".zst", ".arrow", ".xlsx", ".yaml", ".yml", ".toml"}
+
+
+def published(settings: Settings, hub: str, only: str = "") -> list[Row]:
+    """Rows of `task.path`, or where that is empty of a task's published dataset.
+
+    only: the one split that this has, which is then read unless another one than the default is asked for.
+    """
+    path, split = settings.path or hub, settings.hub_split
+    return rows(path, only if only and path == hub and split == Settings().hub_split else split, settings.examples)
 
 
 def rows(path: str, split: str = "train", limit: int = 0) -> list[Row]:

@@ -40,7 +40,7 @@ class GSM8K(Task):
 
 def load(settings: Settings, count: int) -> GSM8K:
     examples = []
-    for number, row in data.rows(settings.path or HUB, settings.hub_split, settings.examples):
+    for number, row in data.published(settings, HUB):
         question, answer = row.get("question"), row.get("answer")
         if not isinstance(question, str) or not isinstance(answer, str) or reference(answer) is None:
             raise UserError(

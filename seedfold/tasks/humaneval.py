@@ -46,7 +46,7 @@ def load(settings: Settings, count: int) -> HumanEval:
     path = settings.path or HUB
     task = HumanEval([], code.opened(settings))
     examples = []
-    for number, row in data.rows(path, settings.hub_split, settings.examples):
+    for number, row in data.published(settings, HUB, "test"):
         columns = {name: row.get(name) for name in COLUMNS}
         texts = [columns[name] for name in ("prompt", "entry_point", "test")]
         if not all(isinstance(text, str) for text in texts) or f"def {texts[1]}(" not in str(texts[0]):

@@ -59,7 +59,7 @@ def load(settings: Settings, count: int) -> Math500:
     path = settings.path or HUB
     examples = []
     seen: dict[str, None] = {}
-    for number, row in data.rows(path, settings.hub_split, settings.examples):
+    for number, row in data.published(settings, HUB, "test"):
         problem, answer = row.get("problem"), row.get("answer")
         if not isinstance(problem, str) or not isinstance(answer, str) or not latex.readable(answer):
             raise UserError(

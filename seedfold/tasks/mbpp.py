@@ -48,7 +48,7 @@ def load(settings: Settings, count: int) -> MBPP:
     path = settings.path or HUB
     task = MBPP([], code.opened(settings))
     examples = []
-    for number, row in data.rows(path, settings.hub_split, settings.examples):
+    for number, row in data.published(settings, HUB):
         columns = read(row)
         if columns is None:
             raise UserError(

@@ -61,7 +61,7 @@ def load(settings: Settings, count: int) -> OlympiadBench:
     types = chosen(settings.options)
     path = settings.path or HUB
     examples = []
-    for number, row in data.rows(path, settings.hub_split, settings.examples):
+    for number, row in data.published(settings, HUB):
         columns = {
             "question": row.get("question"),
             "final_answer": row.get("final_answer"),

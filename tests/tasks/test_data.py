@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from seedfold import tasks
+from seedfold.config import Task as Settings
 from seedfold.errors import UserError
-from seedfold.tasks import data
+from seedfold.tasks import code, data, latex
 
 
 def test_jsonl_keeps_line_numbers(tmp_path: Path) -> None:
@@ -73,6 +75,38 @@ def test_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         UserError, match=r'"none/such", split "train", cannot be read \(FileNotFoundError: no dataset\)'
     ):
         data.rows("none/such")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "asked"),
+    [
+        ("math500", {}, ("HuggingFaceH4/MATH-500", None, "test")),
+        ("math500", {"path": "HuggingFaceH4/MATH-500"}, ("HuggingFaceH4/MATH-500", None, "test")),
+        ("math500", {"path": "own/math"}, ("own/math", None, "train")),
+        ("math500", {"hub_split": "validation"}, ("HuggingFaceH4/MATH-500", None, "validation")),
+        ("humaneval", {}, ("openai/openai_humaneval", None, "test")),
+        ("humaneval", {"path": "own/code", "hub_split": "test"}, ("own/code", None, "test")),
+        ("mbpp", {}, ("google-research-datasets/mbpp", None, "train")),
+        ("mbpp", {"hub_split": "prompt"}, ("google-research-datasets/mbpp", None, "prompt")),
+        ("gsm8k", {}, ("openai/gsm8k", "main", "train")),
+        ("olympiadbench", {}, ("Hothan/OlympiadBench", "OE_TO_maths_en_COMP", "train")),
+    ],
+)
+def test_a_published_dataset_is_read_in_the_one_split_that_it_has(
+    name: str, changes: dict[str, str], asked: tuple[str, str | None, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+
+    def load_dataset(name: str, config: str | None, split: str) -> list[dict[str, int]]:
+        found.append((name, config, split))
+        return []
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr(code, "opened", lambda settings: None)  # no sandbox is needed to read
+    monkeypatch.setattr(latex, "need_package", lambda name: None)
+    with pytest.raises(UserError, match="has no rows"):
+        tasks.load(Settings(name=name, **changes), 1)
+    assert found == [asked]
 
 
 @pytest.mark.parametrize(
