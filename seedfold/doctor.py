@@ -13,11 +13,13 @@ from seedfold.engines import memory
 from seedfold.errors import UserError
 from seedfold.export import free_bytes
 from seedfold.models import EMBEDDED, cache
+from seedfold.tasks import sandbox
 
 EXTRAS = {
     "gguf": ("gguf", "accelerate"),
     "parquet": ("pyarrow",),
-    "tasks": ("reasoning_gym", "datasets"),
+    "images": ("PIL",),
+    "tasks": ("reasoning_gym", "datasets", "math_verify", "latex2sympy2_extended"),
     "vllm": ("vllm",),
     "ray": ("ray",),
 }
@@ -32,7 +34,8 @@ def doctor(probe: bool = True) -> str:
         lines.append(f"{name:14} {_version(name) or 'MISSING: pip install seedfold'}")
     for extra, modules in EXTRAS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
-        lines.append(f"extra {extra:8} " + (f'no: pip install "seedfold[{extra}]"' if missing else "yes"))
+        lines.append(f"extra {extra:8} " + (_lacks(extra, missing) if missing else "yes"))
+    lines.append(f"code tasks     {_code()}")
     lines.append(f"cache          {cache()}, {free_bytes(cache()) / 2**30:.0f} GiB free on its disk")
     lines.append(f"this folder    {free_bytes(Path.cwd()) / 2**30:.0f} GiB free on its disk")
     if probe:
@@ -80,6 +83,18 @@ def _engines(gpu: bool) -> list[str]:
     else:
         best = 'engine = "transformers"'
     return [*lines, f"recommended    {best}"]
+
+
+def _lacks(extra: str, missing: list[str]) -> str:
+    return f'no: pip install "seedfold[{extra}]" ({", ".join(missing)} missing)'
+
+
+def _code() -> str:
+    """Whether mbpp and humaneval can run what models write: a small program is tried."""
+    found = sandbox.isolated(sandbox.Limits())
+    if isinstance(found, sandbox.Sandbox):
+        return "yes: bubblewrap works"
+    return f"no: {found}; {sandbox.REMEDY}; docs/tasks/sandbox.md has other systems"
 
 
 def _features() -> str:

@@ -36,6 +36,7 @@ MAX_RESULTS = 1 << 20
 DISK_BYTES = 8 << 20
 """Size of the temporary directory."""
 JUDGE_MEMORY = 1 << 30
+REMEDY = "install bubblewrap 0.8 (apt install bubblewrap) where user namespaces are allowed"
 STARTS = 3
 """A sandbox that does not start is tried again: it must not cost the model its reward."""
 
@@ -174,23 +175,28 @@ class Sandbox:
 
 def open_sandbox(task: str, limits: Limits, allow_unsafe_execution: bool) -> Sandbox:
     """A sandbox that was tried. Raises UserError where bubblewrap cannot be used, unless that is allowed."""
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        reason = '"bwrap" is not on the PATH'
-    elif platform.machine() not in ARCHITECTURES:
-        reason = f"there is no filter of system calls for {platform.machine()}"
-    else:
-        try:
-            return _tried(Sandbox(limits, bwrap))
-        except UserError as error:
-            reason = str(error).partition("; see ")[0]
+    found = isolated(limits)
+    if isinstance(found, Sandbox):
+        return found
     if not allow_unsafe_execution:
         raise UserError(
-            f'task "{task}" runs code that models write and needs bubblewrap, which cannot be used here: {reason}; '
-            "install bubblewrap 0.8 (apt install bubblewrap) where user namespaces are allowed, or, where nothing can be "
-            'harmed, set "task.allow_unsafe_execution" to true'
+            f'task "{task}" runs code that models write and needs bubblewrap, which cannot be used here: {found}; '
+            f'{REMEDY}, or, where nothing can be harmed, set "task.allow_unsafe_execution" to true'
         )
     return _tried(Sandbox(limits, None))
+
+
+def isolated(limits: Limits) -> Sandbox | str:
+    """A sandbox made by bubblewrap that was tried, or why there is none."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return '"bwrap" is not on the PATH'
+    if platform.machine() not in ARCHITECTURES:
+        return f"there is no filter of system calls for {platform.machine()}"
+    try:
+        return _tried(Sandbox(limits, bwrap))
+    except UserError as error:
+        return str(error).partition("; see ")[0]
 
 
 def _tried(sandbox: Sandbox) -> Sandbox:
