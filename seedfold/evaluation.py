@@ -86,12 +86,15 @@ def export(path: Path, folder: Path, model: str = "") -> Path:
 
 def inspect(path: Path, model: str = "") -> tuple[list[Step], Recipe]:
     """What the recipe does to each tensor."""
-    from seedfold.models import load
+    from seedfold import models
+    from seedfold.engines.vision import weights_of
     from seedfold.weights import Weights
 
     recipe = Recipe.load(path)
-    loaded, _ = load(_base(recipe, model))
-    return Weights(loaded).inspect(recipe), recipe
+    base = _base(recipe, model)
+    if models.sees(base):
+        return weights_of(models.load_vision(base)[0], base.name).inspect(recipe), recipe
+    return Weights(models.load(base)[0]).inspect(recipe), recipe
 
 
 def card(recipe: Recipe, path: Path) -> str:
