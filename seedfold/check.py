@@ -1,17 +1,21 @@
 """What `check-task` shows: the prompts as the model will see them, and what is wrong with the data or the reward.
 
-It needs the tokenizer of the model, and not its weights.
+It needs the tokenizer of the model, or its processor where it sees, and not its weights.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from seedfold import leakage, models, tasks
+from seedfold.engines.base import pictures
 from seedfold.engines.text import encode_chat
 from seedfold.errors import UserError
 from seedfold.splits import Dealt, deal, needed
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 WIDTH = 100
 SHOWN = 3
 """Near-duplicates that are shown side by side."""
+PICTURES = 256
+"""Prompts with pictures whose tokens are counted: each picture has to be prepared for it."""
 
 
 @dataclass
@@ -96,17 +102,14 @@ def check(config: Config, prompts: int = 3, reference: str = "") -> Report:
 
 def _tokens(report: Report, config: Config, task: Task, right: dict[str, str], prompts: int) -> None:
     """Lengths of prompts and of right answers, against what the model and the answer's limit have room for."""
+    encode, tokenizer, positions = _reader(config)
     chats = {example.id: task.messages(example) for example in task.examples}
-    if any(not isinstance(message["content"], str) for chat in chats.values() for message in chat):
-        report.prompts = [leakage.prompt_text(chat) for chat in list(chats.values())[: max(0, prompts)]]
-        report.notes.append(
-            "the prompts hold more than text: their tokens were not counted, nor their template applied"
-        )
-        return
-    tokenizer, positions = _tokenizer(config)
-    coded = {key: encode_chat(tokenizer, chat, config.model.name) for key, chat in chats.items()}
+    if any(pictures(chat)[0] for chat in chats.values()) and len(chats) > PICTURES:
+        report.notes.append(f"tokens were counted of the first {PICTURES:,} prompts with pictures, of {len(chats):,}")
+        chats = dict(list(chats.items())[:PICTURES])
+    coded = {key: encode(chat) for key, chat in chats.items()}
     shown = list(coded.values())[: max(0, prompts)]
-    report.prompts = [str(tokenizer.decode(tokens, skip_special_tokens=False)) for tokens in shown]
+    report.prompts = [_shown(str(tokenizer.decode(tokens, skip_special_tokens=False))) for tokens in shown]
     lengths = [len(tokens) for tokens in coded.values()]
     long = [key for key, tokens in coded.items() if positions and len(tokens) + task.max_tokens > positions]
     report.facts["prompt tokens"] = {"min": min(lengths), "median": median(lengths), "max": max(lengths)}
@@ -136,6 +139,28 @@ def _tokens(report: Report, config: Config, task: Task, right: dict[str, str], p
 
 def _place(task: Task, key: str) -> str:
     return validate.place(task, next(example for example in task.examples if example.id == key))
+
+
+def _reader(config: Config) -> tuple[Callable[[Sequence[Mapping[str, Any]]], tuple[int, ...]], Any, int | None]:
+    """What makes tokens of a chat, as the engine would; the tokenizer; and the positions that the model has."""
+    name = config.model.name
+    if not models.sees(config.model):
+        tokenizer, positions = _tokenizer(config)
+        return lambda chat: encode_chat(tokenizer, chat, name), tokenizer, positions
+    from seedfold.engines.vision import prepare
+
+    processor = models.load_processor(config.model)
+
+    def encode(chat: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+        images, text = pictures(chat)
+        return tuple(prepare(processor, text or json.dumps(list(chat)), images, name)["input_ids"][0].tolist())
+
+    return encode, processor.tokenizer, _tokenizer(config)[1]
+
+
+def _shown(prompt: str) -> str:
+    """A prompt with runs of one special token, as pictures have them by the hundred, written once."""
+    return re.sub(r"(<[^<>\s]+>)\1{3,}", lambda run: f"{run[1]} × {len(run[0]) // len(run[1])}", prompt)
 
 
 def _tokenizer(config: Config) -> tuple[Any, int | None]:

@@ -16,8 +16,14 @@ from seedfold.errors import UserError
 from seedfold.leakage import normal, prompt_text
 from seedfold.tasks.base import Example, Grade, Task
 
-REFERENCES = ("answer", "completion", "reference", "solution", "target", "label")
+REFERENCES = ("answer", "completion", "reference", "solution")
 """Columns that are taken for the right answer, the first one that there is."""
+
+OWN = ("target", "label")
+"""More of them in the user's own data; in those of other tasks they may mean anything."""
+
+PROGRAMS = ("code", "canonical_solution")
+"""More of them in the data of the other tasks: the programs of mbpp and humaneval."""
 
 ODD = (
     "", " \n", "yes", "-1", "NaN", "1e999", "null", "{", '{"a": 1}', '["a"]', "[1, 2", "\\boxed{", "<answer>",
@@ -50,12 +56,12 @@ class Findings:
 def references(task: Task, own: bool, column: str = "") -> tuple[str, dict[str, str]]:
     """The column of right answers, and the answers by example id; empty where there is none.
 
-    own: whether the reward is the user's. `target` and `label` may mean anything in the data of other tasks.
+    own: whether the reward is the user's.
     """
     if column and not any(column in example.columns for example in task.examples):
         known = ", ".join(task.examples[0].columns)
         raise UserError(f'"--reference" is "{column}", which no row has; its columns are {known}')
-    names = [column] if column else REFERENCES[: None if own else -2]
+    names = [column] if column else [*REFERENCES, *(OWN if own else PROGRAMS)]
     found = next((name for name in names if any(name in example.columns for example in task.examples)), "")
     values = {example.id: example.columns.get(found) for example in task.examples}
     return found, {key: _text(value) for key, value in values.items() if not _empty(value)}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -251,19 +252,58 @@ def test_built_in_tasks_pass(task: dict[str, Any]) -> None:
         assert found.notes == []
 
 
-def test_prompts_with_pictures_are_shown_without_a_tokenizer(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    from seedfold.tasks.custom import Custom
-
-    def messages(self: Custom, example: Any) -> list[Any]:
-        content = [{"type": "image", "image": example.id}, {"type": "text", "text": example.columns["question"]}]
-        return [{"role": "user", "content": content}]
-
-    monkeypatch.setattr(Custom, "messages", messages)
-    found = look()
+@pytest.mark.parametrize(("name", "column"), [("mbpp", "code"), ("humaneval", "canonical_solution")])
+def test_references_that_are_programs(name: str, column: str) -> None:
+    path = str(Path(__file__).parents[1] / "data" / f"{name}_sample.jsonl")
+    chosen = config.from_dict(
+        {"task": {"name": name, "path": path, "examples": 20}, "splits": {"search": 6, "select": 6, "test": 8}}
+    )
+    try:
+        found = check(chosen)
+    except UserError as error:
+        if "bubblewrap" not in str(error):
+            raise
+        pytest.skip(str(error))
     assert found.good
-    assert "tokens were not counted" in only(found.notes)
-    assert "Say letter 1." in found.prompts[0]
-    assert "Say letter 1." in str(found)
+    assert found.facts["references"] == {"column": column, "n": 20, "strict": 0.0, "lenient": 1.0}
+    assert found.facts["another example's reference"] == 0
+
+
+def test_tokens_of_prompts_with_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image as pillow
+
+    from seedfold import check as module
+    from seedfold.engines.vision import VisionEngine
+    from seedfold.splits import deal
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "engines"))
+    from vision_models import write_vision
+
+    for shade in range(12):
+        pillow.new("RGB", (40, 30), (20 * shade, 90, 10)).save(tmp_path / f"{shade}.png")
+    lines = [{"question": f"How dark is picture {n}?", "answer": f"{n}", "image": f"{n}.png"} for n in range(12)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tree = {
+        "model": {"name": str(write_vision("llava", tmp_path / "model"))},
+        "task": {"name": "gqa", "path": str(tmp_path / "data.jsonl")},
+        "splits": {"search": 4, "select": 4, "test": 4},
+    }
+    chosen = config.from_dict(tree)
+    found = check(chosen, 2)
+    engine = VisionEngine.open(chosen.model, chosen.engine)
+    task = deal(chosen).task
+    lengths = [len(engine.encode(task.messages(example))) for example in task.examples]
+    assert found.facts["prompt tokens"] == {"min": min(lengths), "median": median(lengths), "max": max(lengths)}
+    assert (found.facts["positions"], found.facts["too long"]) == (512, 0)
+    assert found.prompts[0].startswith("<|im_start|>user\n<image> × 4How dark is picture 0?")
+    assert len(found.prompts) == 2
+    assert not any("tokens" in note for note in found.notes)
+    # Preparing pictures costs time: of many, the first are counted, and the report says so.
+    monkeypatch.setattr(module, "PICTURES", 5)
+    assert "of the first 5 prompts with pictures, of 12" in " ".join(check(chosen, 2).notes)
+    # A model of text alone could not do the study, and neither is it said to.
+    with pytest.raises(UserError, match='the task shows images, but model "smollm2-135m"'):
+        check(config.from_dict({**tree, "model": {"name": "smollm2-135m"}}))
 
 
 def test_what_cannot_be_loaded_is_a_user_error(look: Look) -> None:
