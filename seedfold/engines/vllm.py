@@ -52,6 +52,9 @@ EXTENSION = "seedfold.engines.vllm_worker.Extension"
 CROWD = 16
 """Answers that are handed on together, at least: each crowd is a transaction of the journal."""
 
+CROWD_OF_PROBE = 128
+"""Answers at once that are compared, on a GPU: see `is_exact`."""
+
 PATIENCE = 30.0
 """Seconds that vLLM's processes have to end by themselves."""
 
@@ -395,7 +398,8 @@ class VllmEngine:
     @cached_property
     def exact(self) -> bool:
         """Whether answers and scores are alike in any batch here, see `is_exact`."""
-        return is_exact(self, self.recipe, self.config.get_text_config().vocab_size)
+        crowd = 0 if self.device == "cpu" else CROWD_OF_PROBE
+        return is_exact(self, self.recipe, self.config.get_text_config().vocab_size, crowd)
 
 
 def _seed(key: str, sample: int) -> int:

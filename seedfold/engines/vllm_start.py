@@ -217,10 +217,12 @@ def start(arguments: dict[str, Any], batch_invariant: bool, name: str) -> Any:
         UserError: vLLM refuses. What its processes say about it goes to standard error.
     """
     variables = {"VLLM_BATCH_INVARIANT": str(int(batch_invariant))}  # read as vLLM is imported
-    if batch_invariant:
+    if batch_invariant and not arguments["enforce_eager"]:
         # torch's compiler times candidates for a reduction and keeps the fastest, so that two processes may add in
-        # different orders. This makes it choose without a clock.
+        # different orders. This makes it choose without a clock; combined kernels it cannot choose so, and refuses.
         variables["TORCHINDUCTOR_DETERMINISTIC"] = os.environ.get("TORCHINDUCTOR_DETERMINISTIC", "1")
+        combined = {"combo_kernels": False, "benchmark_combo_kernel": False}
+        arguments = arguments | {"compilation_config": {"inductor_compile_config": combined}}
     with environment(variables):
         from vllm import EngineArgs, LLMEngine
         from vllm.usage.usage_lib import UsageContext

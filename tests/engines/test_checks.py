@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,3 +27,20 @@ def test_an_engine_that_minds_its_company_is_found_out(tiny, recipe_on, monkeypa
 
     monkeypatch.setattr(engine, "_logits", swayed)
     assert not is_exact(engine, recipe, 300)
+
+
+def test_what_goes_wrong_only_among_many_is_found_out_by_a_crowd(tiny, recipe_on, monkeypatch):
+    engine = tiny("llama")
+    recipe = recipe_on(engine, (1, 0.1))
+    assert is_exact(engine, recipe, 300, crowd=24)
+    generate = engine.generate
+
+    def crowded(prompts, decoding, done=()):
+        for batch in generate(prompts, decoding, done):
+            if len(prompts) >= 24 and decoding.temperature == 0:
+                batch = [replace(a, text=a.text + "!") if a.index == 0 else a for a in batch]
+            yield batch
+
+    monkeypatch.setattr(engine, "generate", crowded)
+    assert is_exact(engine, recipe, 300)
+    assert not is_exact(engine, recipe, 300, crowd=24)
