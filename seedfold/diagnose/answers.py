@@ -50,6 +50,8 @@ def answer(
 
 def _copy(source: Path, journal: Journal, recipes: Sequence[Recipe], ids: Sequence[str]) -> None:
     with Journal.read(source) as known:
+        if known.config != journal.config:  # of a study that this folder held before
+            return
         for recipe in recipes:
             rows = known.rows(recipe.key, 0, ids)
             if rows and len(journal.done(recipe.key, ids)) < len(ids):

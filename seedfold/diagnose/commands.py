@@ -133,8 +133,10 @@ def _density(arguments: argparse.Namespace) -> None:
     stats, seed = studies[0].config.stats, arguments.seed
     lines, tables = [], []
     for saved in studies:
-        effects = saved.complete.effects
-        found = density.density(effects, saved.sigmas, arguments.margins, stats.level, stats.resamples, seed)
+        sizes = saved.sigmas
+        many = (sizes[:, None] == sizes).sum(axis=1) > 1  # a size of one candidate has no spread
+        effects = saved.complete.effects[many]
+        found = density.density(effects, sizes[many], arguments.margins, stats.level, stats.resamples, seed)
         tables.append({"folder": str(saved.folder), "density": [dataclasses.asdict(item) for item in found]})
         lines += [_title(saved, "density"), "", text.density(found), ""]
     numbers: dict[str, Any] = {"studies": tables, "discordance": None}

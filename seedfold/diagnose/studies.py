@@ -28,7 +28,7 @@ def halves(
         place = {recipe.terms: recipe for recipe in saved.recipes}
         gram = sketched(saved, [place[step] for step in population.terms], sketch)
     level = 1 - saved.config.stats.level
-    return split_half.measure(population.effects, population.groups, gram, most, elite, permutations, level, seed)
+    return split_half.measure(population.effects, population.sizes, gram, most, elite, permutations, level, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +49,13 @@ def transferred(
     progress = progress or Progress(quiet=True)
     examples, settings = saved.examples(split), saved.config.stats
     held = answer(saved, "transfer", [saved.base, *saved.recipes], examples, progress)
-    labels = saved.population.groups
+    labels = saved.sigmas
     told = transfer.measure(
         saved.rewards,
         saved.base_rewards,
         held[1:],
         held[0],
         saved.sigmas,
-        labels,
         settings.level,
         min(settings.resamples, RESAMPLES),
         seed,
@@ -97,7 +96,7 @@ def merged(
     examples, settings = saved.examples(split), saved.config.stats
     recipes = saved.recipes
     seen = ~np.isnan(saved.rewards).all(axis=0)
-    shrunk = stats.shrink((saved.rewards - saved.base_rewards)[:, seen], saved.population.groups)
+    shrunk = stats.shrink((saved.rewards - saved.base_rewards)[:, seen], saved.sigmas)
     oracle = None
     if any(family.startswith("oracle") for family in families):
         oracle = answer(saved, "transfer", [saved.base, *recipes], examples, progress)[1:].mean(axis=1)

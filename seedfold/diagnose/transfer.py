@@ -1,8 +1,8 @@
 """Does a seed's score on search tell what it is worth elsewhere? Every candidate on two disjoint slices of examples.
 
 Input is plain arrays. Candidates are the unit: intervals of correlations are over seeds, those of a candidate's gain over
-examples. Sizes (σ) are `labels`: a σ that does harm makes scores predict by itself, without telling one seed of a size from
-another, so correlations are given over all candidates and again within sizes, centred there.
+examples. A size (σ) that does harm makes scores predict by itself, without telling one seed of a size from another, so
+correlations are given over all candidates and again within sizes, centred there.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Transfer:
     oracle: Best  # by held-out score itself: what no one could have known
     chance_mean: float  # lead of the held-out best of as many equal candidates
     chance_high: float
-    above: list[Density]  # share above the base on held-out examples, by size
+    above: list[Density]  # share above the base on held-out examples, by size; sizes of one candidate left out
 
 
 def measure(
@@ -91,7 +91,6 @@ def measure(
     held: ArrayLike,
     held_base: ArrayLike,
     sigmas: ArrayLike,
-    labels: ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -102,12 +101,11 @@ def measure(
         search: (N, n) rewards, NaN where racing did not ask. search_base: (n,).
         held: (N, m) rewards, without NaN. held_base: (m,).
         sigmas: (N,) sizes.
-        labels: (N,) sizes that are centred apart; by default `sigmas`.
         level, resamples, seed: of the intervals.
     """
     asked, base = np.asarray(search, dtype=np.float64), np.asarray(search_base, dtype=np.float64)
     there, there_base = np.asarray(held, dtype=np.float64), np.asarray(held_base, dtype=np.float64)
-    label = np.unique(np.asarray(sigmas if labels is None else labels), return_inverse=True)[1]
+    label = np.unique(np.asarray(sigmas), return_inverse=True)[1]
     seen = ~np.isnan(asked).all(axis=0)
     shrunk = stats.shrink((asked - base)[:, seen], label)
     elsewhere = (there - there_base).mean(axis=1)
@@ -121,6 +119,7 @@ def measure(
         lead = stats.paired(there[number], there_base, level, seed=seed)
         return Best(number, float(shrunk.mean[number]), float(shrunk.shrunk[number]), lead)
 
+    many = np.bincount(label)[label] > 1  # a size of one candidate has no spread
     chance = stats.chance_lead(there, there_base, resamples, seed, level)
     return Transfer(
         candidates=len(there),
@@ -135,7 +134,9 @@ def measure(
         oracle=best(int(elsewhere.argmax())),
         chance_mean=chance[0],
         chance_high=chance[1],
-        above=density(there - there_base, sigmas, (0.0,), level, seed=seed),
+        above=density((there - there_base)[many], np.asarray(sigmas)[many], (0.0,), level, seed=seed)
+        if many.any()
+        else [],
     )
 
 

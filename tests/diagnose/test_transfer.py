@@ -93,3 +93,14 @@ def test_racing_leaves_gaps_on_search_alone() -> None:
     told = transfer.measure(gaps, search.base, held.rewards, held.base, sigmas, resamples=50)
     assert told.search_examples == 24
     assert told.within.spearman > 0.3
+
+
+def test_a_size_of_one_candidate() -> None:
+    search, held, sigmas, _ = slices(0, sd=0.3)
+    sigmas[-1] = 3
+    told = transfer.measure(search.rewards, search.base, held.rewards, held.base, sigmas, resamples=50)
+    assert [one.sigma for one in told.above] == [1, 2]
+    assert told.within.spearman > 0.3
+    alone = transfer.measure(search.rewards, search.base, held.rewards, held.base, np.arange(1.0, 41), resamples=50)
+    assert alone.above == []
+    assert math.isnan(alone.within.spearman)
