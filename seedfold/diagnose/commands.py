@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="Q",
         help="quantile of the score from which candidates make the covariance (default 0.5)",
     )
-    sub.add_argument("--permutations", type=int, default=999, metavar="P", help="of the nulls (default 999)")
+    sub.add_argument("--permutations", type=int, default=199, metavar="P", help="of the nulls (default 199)")
     sub.add_argument(
         "--sketch",
         type=int,

@@ -19,7 +19,7 @@ RESAMPLES = 2000
 
 
 def halves(
-    saved: Saved, most: int = 8, elite: float = 0.5, permutations: int = 999, sketch: int = 0, seed: int = 0
+    saved: Saved, most: int = 8, elite: float = 0.5, permutations: int = 199, sketch: int = 0, seed: int = 0
 ) -> split_half.SplitHalf:
     """Split-half of a study; `sketch`: about how many weights to look at for weight space, 0: coefficients."""
     population = saved.independent
