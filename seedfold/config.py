@@ -9,64 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seedfold.errors import UserError
-
-
-def setting(default: Any, doc: str, check: Callable[[Any], str | None] | None = None) -> Any:
-    """A dataclass field with its documentation and a check that returns what is wanted, or None when satisfied."""
-    metadata = {"doc": doc, "check": check}
-    if isinstance(default, (list, dict, tuple)):
-        value = tuple(default) if isinstance(default, list) else default
-        return dataclasses.field(default_factory=lambda: value, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def at_least(low: float) -> Callable[[Any], str | None]:
-    return lambda value: None if math.isfinite(value) and value >= low else f"use a number of at least {low:g}"
-
-
-def above_zero(value: float) -> str | None:
-    return None if math.isfinite(value) and value > 0 else "use a finite number above 0"
-
-
-def fraction(value: float) -> str | None:
-    return None if 0 < value < 1 else "use a number between 0 and 1"
-
-
-def seed64(value: int) -> str | None:
-    return None if 0 <= value < 2**64 else "use a whole number from 0 to 2**64 - 1"
-
-
-def one_of(*names: str) -> Callable[[Any], str | None]:
-    return lambda value: None if value in names else "use one of " + ", ".join(names)
-
-
-def each(check: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
-    """Every item passes, and there is at least one."""
-
-    def check_all(values: Sequence[Any]) -> str | None:
-        if not values:
-            return "give at least one value"
-        return next((wanted for value in values if (wanted := check(value))), None)
-
-    return check_all
-
-
-def not_empty(value: str) -> str | None:
-    return None if value.strip() else "give a name"
-
-
-def none_empty(values: Sequence[str]) -> str | None:
-    return None if all(values) else "leave out the empty one"
+from seedfold.fold.settings import Fold
+from seedfold.settings import above_zero, at_least, each, fraction, none_empty, not_empty, one_of, seed64, setting
 
 
 @dataclass(frozen=True)
@@ -119,7 +72,7 @@ class Task:
 class Splits:
     search: int = setting(128, "examples that score the candidates", at_least(2))
     select: int = setting(128, "examples that choose among results: K, and later operators and steps", at_least(2))
-    gate: int = setting(0, "examples kept for the one test of each proposed update; used by folds", at_least(0))
+    gate: int = setting(0, "examples kept for the held-out test that a fold's update must pass", at_least(0))
     test: int = setting(256, "examples answered once, at the end", at_least(2))
     seed: int = setting(0, "which example falls into which split", seed64)
 
@@ -254,6 +207,7 @@ class Config:
     task: Task = dataclasses.field(default_factory=Task)
     splits: Splits = dataclasses.field(default_factory=Splits)
     search: Search = dataclasses.field(default_factory=Search)
+    fold: Fold = dataclasses.field(default_factory=Fold)
     engine: Engine = dataclasses.field(default_factory=Engine)
     stats: Stats = dataclasses.field(default_factory=Stats)
 
@@ -268,6 +222,16 @@ class Config:
             raise UserError(
                 f'"search.candidates" is {self.search.candidates}, which is odd, but "search.antithetic" draws pairs; '
                 "use an even number"
+            )
+        if self.fold.gated and not self.splits.gate:
+            raise UserError(
+                f'"fold.methods" has {", ".join(self.fold.gated)}, whose updates must pass a held-out test, but '
+                '"splits.gate" is 0; give it examples, 256 say'
+            )
+        if self.search.racing and "released_corp" in self.fold.methods:
+            raise UserError(
+                '"fold.methods" has released_corp, which wants every candidate to answer all of search; set '
+                '"search.racing" to false'
             )
         if not 0 < self.engine.top_p <= 1:
             raise UserError(f'"engine.top_p" is {self.engine.top_p}; use a number above 0 and at most 1')
@@ -288,6 +252,8 @@ class Config:
         tree = self.to_dict()
         for name in FREE_OPTIONS.get(self.task.name, ()):
             tree["task"]["options"].pop(name, None)
+        if not self.fold.methods:
+            del tree["fold"]
         tree["engine"] = {name: value for name, value in tree["engine"].items() if name not in FREE}
         return tree
 

@@ -33,6 +33,7 @@ from seedfold.tasks.base import Example, Grade
 if TYPE_CHECKING:
     from seedfold.config import Config
     from seedfold.engines.base import Engine
+    from seedfold.folds import Fold
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class Study:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """The result lines: base, best single, vote of K, self-consistency of K."""
+        """The result lines: base, best single, vote of K, self-consistency of K, and the folds."""
         return list(self.record["results"])
 
     def recipe(self, rank: int = 1) -> Recipe:
         """The candidate of this rank by shrunken search score; 1 is the best single model."""
-        return Recipe.load(self.folder / "recipes" / f"rank-{rank:02d}.json")
+        return Recipe.load(self.folder / rank_path(rank))
 
     def __str__(self) -> str:
         from seedfold.report.lines import result_lines
@@ -114,12 +115,13 @@ def run(
             members = _members(scored, config, folder)
             votes, selected = select(evaluator, config, splits.select, scored.base[0].recipe, members)
             chosen = max(votes, key=lambda line: (line["vote"], -line["k"]))["k"]
-            final = test(evaluator, config, splits.test, members[:chosen])
+            folded = fold(evaluator, config, splits, scored, folder)
+            final = test(evaluator, config, splits.test, members[:chosen], folded)
             progress.close()
 
             from seedfold.report.record import build, write
 
-            record = build(config, engine, journal, splits, scored, selected, votes, chosen, final)
+            record = build(config, engine, journal, splits, scored, selected, votes, chosen, final, folded)
             record["token_limit"] = token_limit(scored.base, task.max_tokens, config.task.limit)
             record["leakage"] = leaked
             record["seconds"] = seconds()
@@ -221,8 +223,13 @@ def _members(scored: Scored, config: Config, folder: Path) -> list[Recipe]:
     """The candidates that may vote, the best first; their recipes are written to the folder."""
     members = [scored.population[number] for number in scored.ranking[: max(config.search.votes)]]
     for rank, recipe in enumerate(members, 1):
-        recipe.save(folder / "recipes" / f"rank-{rank:02d}.json")
+        recipe.save(folder / rank_path(rank))
     return members
+
+
+def rank_path(rank: int) -> str:
+    """Where the candidate of this rank is, in the study's folder."""
+    return f"recipes/rank-{rank:02d}.json"
 
 
 # Select
@@ -255,12 +262,38 @@ def select(
     return lines, rows
 
 
+# Fold
+
+
+def fold(evaluator: Evaluator, config: Config, splits: Splits, scored: Scored, folder: Path) -> list[Fold]:
+    """Fold the population by the methods of the config; their recipes are written to the folder."""
+    if not config.fold.methods:
+        return []
+    from seedfold import folds
+    from seedfold.fold.base import Population
+
+    base = np.array([row.reward for row in scored.base])
+    population = Population(tuple(recipe.terms for recipe in scored.population), scored.rewards, base)
+    done = folds.run(evaluator, config, splits, population, scored.population[0], base_recipe(config, evaluator.engine))
+    for each in done:
+        each.recipe.save(folder / fold_path(each.method))
+    return done
+
+
+def fold_path(method: str) -> str:
+    """Where the folded recipe of a method is, in the study's folder."""
+    return f"recipes/fold-{method.replace('_', '-')}.json"
+
+
 # Test
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A method's answers to the test split: one grade per example, all rows behind it, and the recipes used."""
+    """A method's answers to the test split: one grade per example, all rows behind it, and the recipes used.
+
+    files: where the recipes are, in the study's folder; the base has none.
+    """
 
     method: str
     kind: str
@@ -268,21 +301,34 @@ class Outcome:
     grades: list[Grade]
     rows: list[Row]
     recipes: list[Recipe]
+    files: tuple[str, ...] = ()
 
 
-def test(evaluator: Evaluator, config: Config, examples: Sequence[Example], members: Sequence[Recipe]) -> list[Outcome]:
+def test(
+    evaluator: Evaluator,
+    config: Config,
+    examples: Sequence[Example],
+    members: Sequence[Recipe],
+    folded: Sequence[Fold],
+) -> list[Outcome]:
     """Everything that is reported, answered once on the test split."""
     k = len(members)
     evaluator.progress.enter("test")
     recipe = base_recipe(config, evaluator.engine)
-    asks = [Ask(recipe), *map(Ask, members), _samples(recipe, k, config)]
-    first, *greedy, sampled = evaluator.answer(asks, examples)
-    base, rows = _first(first), [_first(line) for line in greedy]
+    # A fold that ended at the base, or where another did, is not asked again.
+    different = list(dict.fromkeys(each.recipe for each in folded if each.recipe not in (recipe, *members)))
+    asks = [Ask(recipe), *map(Ask, members), *map(Ask, different), _samples(recipe, k, config)]
+    *greedy, sampled = evaluator.answer(asks, examples)
+    answers = {ask.recipe: _first(line) for ask, line in zip(asks, greedy, strict=False)}
+    base, rows = answers[recipe], [answers[member] for member in members]
     samples = [[row[j] for row in sampled] for j in range(k)]
+    ranked = tuple(rank_path(rank) for rank in range(1, k + 1))
     return [
         Outcome("base", "base", 1, [grade_of(row) for row in base], base, [recipe]),
-        Outcome("best single", "single", 1, [grade_of(row) for row in rows[0]], rows[0], [members[0]]),
-        Outcome(f"vote of {k}", "vote", k, vote_of(rows), [row for line in rows for row in line], list(members)),
+        Outcome("best single", "single", 1, [grade_of(row) for row in rows[0]], rows[0], [members[0]], ranked[:1]),
+        Outcome(
+            f"vote of {k}", "vote", k, vote_of(rows), [row for line in rows for row in line], list(members), ranked
+        ),
         Outcome(
             f"self-consistency of {k}",
             "self-consistency",
@@ -291,7 +337,13 @@ def test(evaluator: Evaluator, config: Config, examples: Sequence[Example], memb
             [row for line in samples for row in line],
             [recipe],
         ),
+        *(_folded(each, answers[each.recipe]) for each in folded),
     ]
+
+
+def _folded(fold: Fold, rows: list[Row]) -> Outcome:
+    name = f"{fold.method} fold" + ("" if fold.committed else " (the base stands)")
+    return Outcome(name, "fold", 1, [grade_of(row) for row in rows], rows, [fold.recipe], (fold_path(fold.method),))
 
 
 def _samples(recipe: Recipe, count: int, config: Config) -> Ask:
@@ -324,7 +376,12 @@ def planned(config: Config) -> int:
     """How many answers the study asks for, at most: the size of the vote on test is not known before."""
     n, s, largest = config.search.candidates, config.splits, max(config.search.votes)
     scoring = racing.evaluations(rounds_of(config)) if config.search.racing else n * s.search
-    return scoring + s.search + (2 * largest + 1) * (s.select + s.test)
+    folding = 0
+    if config.fold.methods:
+        from seedfold import folds
+
+        folding = sum(folds.planned(config).values()) + len(config.fold.methods) * s.test
+    return scoring + s.search + (2 * largest + 1) * (s.select + s.test) + folding
 
 
 def _warn(leaked: Mapping[str, Any], config: Config, progress: Progress) -> None:

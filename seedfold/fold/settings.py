@@ -6,11 +6,11 @@ Kept apart from the operators, so that reading a config loads no numpy.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from seedfold.config import above_zero, at_least, each, fraction, one_of, seed64, setting
 from seedfold.errors import UserError
+from seedfold.settings import above_zero, at_least, each, fraction, one_of, seed64, setting
 
 
 def share(value: float) -> str | None:
@@ -31,7 +31,9 @@ def nonempty_shares(values: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Gate:
-    level: float = setting(0.05, "chance, over the whole run, that any useless update is committed", fraction)
+    level: float = setting(
+        0.05, "chance, over the whole run and all its methods, that any useless update is committed", fraction
+    )
     proposals: int = setting(
         4, "proposals that may meet the gate in a run; more of them make the test of each stricter", at_least(1)
     )
@@ -157,3 +159,34 @@ class ReleasedCorp:
     sigma_up: float = setting(1.0, "after an accepted round; the code defines 1.25 and never applies it", factor_up)
     family: str = setting("gaussian", "noise family of the local candidates")
     seed: int = setting(42, "the local candidates' seeds grow from this one", seed64)
+
+
+METHODS = ("linear", "corp", "evolution", "released_corp")
+
+
+def known_methods(values: Any) -> str | None:
+    if len(set(values)) < len(values):
+        return "name each once"
+    return each(one_of(*METHODS))(values) if values else None
+
+
+@dataclass(frozen=True)
+class Fold:
+    methods: tuple[str, ...] = setting(
+        (),
+        "operators that fold the scored population into one model, after the search: linear, corp, evolution, "
+        "released_corp; none: no fold",
+        known_methods,
+    )
+    gate: Gate = field(default_factory=Gate)
+    race: Race = field(default_factory=Race)
+    linear: Linear = field(default_factory=Linear)
+    corp: Corp = field(default_factory=Corp)
+    local: Local = field(default_factory=Local)
+    evolution: Evolution = field(default_factory=Evolution)
+    released_corp: ReleasedCorp = field(default_factory=ReleasedCorp)
+
+    @property
+    def gated(self) -> tuple[str, ...]:
+        """The methods whose updates meet the gate."""
+        return tuple(method for method in self.methods if method != "released_corp")

@@ -18,6 +18,7 @@ from seedfold.search import racing
 if TYPE_CHECKING:
     from seedfold.config import Config
     from seedfold.engines.base import Engine
+    from seedfold.folds import Fold
     from seedfold.journal import Journal, Row
     from seedfold.splits import Splits
     from seedfold.study import Outcome, Scored
@@ -37,8 +38,12 @@ def build(
     votes: list[dict[str, Any]],
     chosen: int,
     final: list[Outcome],
+    folded: list[Fold],
 ) -> dict[str, Any]:
-    """Assemble the record. Accuracies and differences are fractions of one; `passes` are forward passes per answer."""
+    """Assemble the record. Accuracies and differences are fractions of one; `passes` are forward passes per answer.
+
+    `evaluations` and `tokens` of a result line are what it took to find the method, the answers to test left out.
+    """
     evaluations, tokens, prompt_tokens = journal.totals()
     machine = engine.describe()
     base = final[0]
@@ -66,7 +71,11 @@ def build(
         "tokens": tokens,
         "prompt_tokens": prompt_tokens,
         "splits": {name: len(getattr(splits, name)) for name in ("search", "select", "gate", "test")},
-        "results": [result(outcome, base, config) for outcome in final],
+        "results": [
+            result(outcome, base, config) | cost
+            for outcome, cost in zip(final, _costs(scored, selected, folded), strict=True)
+        ],
+        "folds": [fold.to_dict() for fold in folded],
         "comparison": {"vote against self-consistency": compared(final[2], final[3], config)},
         "base": {
             "search": _mean(scored.base),
@@ -101,9 +110,7 @@ def result(outcome: Outcome, base: Outcome, config: Config) -> dict[str, Any]:
         "lenient": lenient,
         "answers": len(outcome.rows),
         "truncated": sum(row.finish == "length" for row in outcome.rows),
-        "recipes": [f"recipes/rank-{rank:02d}.json" for rank in range(1, outcome.k + 1)]
-        if outcome.kind in ("single", "vote")
-        else [],
+        "recipes": list(outcome.files),
         "difference": None,
         "ci95": None,
         "p": None,
@@ -117,6 +124,26 @@ def result(outcome: Outcome, base: Outcome, config: Config) -> dict[str, Any]:
         substance = lenient - float(np.mean([grade.lenient for grade in base.grades]))
         line |= {"substance_gain": substance, "format_gain": line["difference"] - substance}
     return line
+
+
+def _costs(
+    scored: Scored,
+    selected: dict[str, list[Row]],
+    folded: list[Fold],
+) -> list[dict[str, Any]]:
+    """Answers and tokens spent to find each result, in their order: base, single, vote, self-consistency, folds."""
+    rows = [*scored.base, *(row for line in scored.rows for row in line if row is not None)]
+    searched = (len(rows), sum(row.tokens for row in rows))
+    chosen = [row for line in selected.values() for row in line]
+    voted = (searched[0] + len(chosen), searched[1] + sum(row.tokens for row in chosen))
+    # K is chosen by the vote, not by self-consistency, which costs nothing to find; evolution needs no population.
+    folds = [
+        (fold.evaluations, fold.tokens)
+        if fold.method == "evolution"
+        else (searched[0] + fold.evaluations, searched[1] + fold.tokens)
+        for fold in folded
+    ]
+    return [{"evaluations": n, "tokens": t} for n, t in ((0, 0), searched, voted, (0, 0), *folds)]
 
 
 def compared(outcome: Outcome, other: Outcome, config: Config) -> dict[str, Any]:
@@ -138,6 +165,8 @@ def compared(outcome: Outcome, other: Outcome, config: Config) -> dict[str, Any]
 
 
 def _candidates(scored: Scored, selected: dict[str, list[Row]], written: int) -> list[dict[str, Any]]:
+    from seedfold.study import rank_path
+
     rank = {number: place for place, number in enumerate(scored.ranking, 1)}
     lines = []
     for number, recipe in enumerate(scored.population):
@@ -157,7 +186,7 @@ def _candidates(scored: Scored, selected: dict[str, list[Row]], written: int) ->
                 "lenient": float(np.mean([row.lenient for row in rows])),
                 "truncated": sum(row.finish == "length" for row in rows),
                 "rank": rank[number],
-                "recipe": f"recipes/rank-{rank[number]:02d}.json" if rank[number] <= written else None,
+                "recipe": rank_path(rank[number]) if rank[number] <= written else None,
                 "key": recipe.key,
             }
         )
