@@ -41,7 +41,7 @@ def answer(
                 _copy(source, journal, different, ids)
         if np.isnan(rewards_of(journal, different, ids)).any():
             with evaluator(saved, journal, progress) as asked:
-                progress.expect(len(different) * len(ids))
+                progress.expect(progress.done + len(different) * len(ids))
                 progress.enter(name)
                 asked.greedy_many(different, examples)
                 progress.close()

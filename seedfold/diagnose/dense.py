@@ -91,7 +91,7 @@ def logprobs(
                     if tail is None:
                         return None
                     tails.append(tail)
-                progress.expect(len(missing) * len(asked))
+                progress.expect(progress.done + len(missing) * len(asked))
                 progress.enter("log-probabilities")
                 for recipe in missing:
                     found.engine.become(recipe)
