@@ -104,11 +104,15 @@ def tagged(completion: str) -> str | None:
 
 
 def readings(completion: str) -> list[str]:
-    """What else may be meant as the answer: the box, what follows "answer is", the last line, the whole text."""
+    """What else may be meant as the answer: the box, what follows "answer is", the last line and what follows its last
+    `=`, the whole text; each also without a full stop at its end."""
     text = completion[-numbers.MAX_TEXT :].strip()
-    lines = text.splitlines()
-    found = [numbers.boxed(text), numbers.after_answer(text), lines[-1] if lines else None, text]
-    return list(dict.fromkeys(reading.strip(" \t*`") for reading in found if reading and reading.strip(" \t*`")))
+    last = (text.splitlines() or [""])[-1]
+    found = [numbers.boxed(text), numbers.after_answer(text), last, last.rpartition("=")[2], text]
+    bare = [reading.strip(" \t*`") for reading in found if reading]
+    return [
+        reading for reading in dict.fromkeys(one for text in bare for one in (text, text.rstrip(" *`."))) if reading
+    ]
 
 
 def _example(dataset: str, entry: Mapping[str, Any]) -> Example:

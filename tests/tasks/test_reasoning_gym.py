@@ -102,5 +102,25 @@ def test_readings() -> None:
     assert tagged("<answer>1</answer> <answer>\n2\n</answer>") == "2"
     assert tagged("<answer>1") is None
     assert tagged("<answer>" * 100_000) is None
+    assert readings("First.\n**44 + 27 = 71.**") == [
+        *["44 + 27 = 71.", "44 + 27 = 71", "71.", "71", "First.\n**44 + 27 = 71.", "First.\n**44 + 27 = 71"]
+    ]
     assert readings("Well.\nThe answer is **7**") == ["7", "The answer is **7", "Well.\nThe answer is **7"]
     assert readings("") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("chain_sum", "{question} {answer}"),
+        ("chain_sum", "So {answer}, or 1 + 1 = {answer}."),
+        ("syllogism", "The answer is {answer}."),
+    ],
+)
+def test_the_substance_is_read_however_it_is_written(name: str, form: str) -> None:
+    task = gym(name)
+    for example in task.examples:
+        grade = task.grade(form.format(**example.columns), example)
+        assert (grade.strict, grade.lenient) == (0, 1)
+    wrong = task.grade("So 1 + 1 = 2.", task.examples[0])
+    assert wrong.lenient < 1
