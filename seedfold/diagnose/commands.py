@@ -54,6 +54,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     sub = command("transfer", _transfer, "say whether scores on search tell scores on held-out examples, seed by seed")
     _split(sub)
     sub.add_argument("--no-logprobs", action="store_true", help="leave out the selectors by log-probability")
+    sub.add_argument(
+        "--reference",
+        default="",
+        metavar="COLUMN",
+        help="refer to the texts of a column of the data (default: to right answers that the study has seen)",
+    )
 
     sub = command(
         "merges", _merges, "say whether sums of good seeds beat sums of random ones, and whether effects add up"
@@ -155,7 +161,8 @@ def _transfer(arguments: argparse.Namespace) -> None:
     from seedfold.progress import Progress
 
     saved = load(arguments.folder)
-    found = studies.transferred(saved, arguments.split, not arguments.no_logprobs, arguments.seed, Progress())
+    a = arguments
+    found = studies.transferred(saved, a.split, not a.no_logprobs, a.reference, a.seed, Progress())
     told = found.told
     needed = {"search": told.search_reliability, "held": told.held_reliability}
     numbers = {

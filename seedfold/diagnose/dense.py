@@ -1,9 +1,8 @@
 """Log-probabilities of reference answers: a dense score, for one prefill per candidate and no decoding.
 
-What a reference is: a full-reward answer to the example that is in the study's journal, the base's own where it has one,
-else the one that most candidates gave. So its wording is the model's, which a score by log-probability needs to be valid.
-Where nobody was right it is the task's column of right answers, if that text itself earns the full reward; else there is
-none.
+A reference is a full-reward answer to the example that is in the study's journal, the base's own where it has one, else the
+one that most candidates gave: so its wording is the model's. Examples that nobody got right have none. Or it is the text of
+a column of the data, when asked for: another wording can tell the opposite (docs/diagnose.md has a case).
 """
 
 from __future__ import annotations
@@ -23,16 +22,18 @@ from seedfold.tasks import validate
 from seedfold.tasks.base import Example, Message
 
 Array = NDArray[np.float64]
-FOLDER = "transfer/references"
 
 
-def references(saved: Saved, examples: Sequence[Example]) -> dict[str, str]:
-    """Reference texts by example id."""
-    given: dict[str, Counter[str]] = {}
-    own: dict[str, str] = {}
+def references(saved: Saved, examples: Sequence[Example], column: str = "") -> dict[str, str]:
+    """Reference texts by example id; `column`: those of the data, which a column without texts refuses."""
+    if column:
+        texts = validate.references(saved.dealt.task, saved.config.task.name == "custom", column)[1]
+        return {example.id: texts[example.id] for example in examples if example.id in texts}
     best = full(saved)
     if best is None:
         return {}
+    given: dict[str, Counter[str]] = {}
+    own: dict[str, str] = {}
     ids = [example.id for example in examples]
     for folder in (saved.folder, saved.folder / "transfer"):
         if not (folder / FILE).exists():
@@ -44,13 +45,12 @@ def references(saved: Saved, examples: Sequence[Example]) -> dict[str, str]:
                         if recipe is saved.base:
                             own[row.example] = row.completion
                         given.setdefault(row.example, Counter())[row.completion] += 1
-    found = {example: own.get(example) or counts.most_common(1)[0][0] for example, counts in given.items()}
-    column = validate.references(saved.dealt.task, saved.config.task.name == "custom")[1]
-    for example in examples:
-        text = column.get(example.id, "")
-        if example.id not in found and text and saved.dealt.task.grade(text, example).strict >= best:
-            found[example.id] = text
-    return found
+    return {example: own.get(example) or counts.most_common(1)[0][0] for example, counts in given.items()}
+
+
+def folder_of(column: str = "") -> str:
+    """Where log-probabilities are kept, below the study's folder."""
+    return f"transfer/references-{column.replace('/', '_')}" if column else "transfer/references"
 
 
 def full(saved: Saved) -> float | None:
@@ -61,11 +61,12 @@ def full(saved: Saved) -> float | None:
 
 
 def logprobs(
-    saved: Saved, texts: Mapping[str, str], examples: Sequence[Example], progress: Progress
+    saved: Saved, texts: Mapping[str, str], examples: Sequence[Example], progress: Progress, column: str = ""
 ) -> tuple[Array, Array] | None:
     """Natural-log probabilities of whole reference texts, teacher-forced, in the candidates' models and in the base's.
 
     They are kept in a journal below the study's folder, a recipe at a time; the model is loaded only if some are missing.
+    `column`: where the texts come from, as in `references`.
 
     Returns:
         (candidates, examples) and (examples,), NaN where there is no reference; None without any, or where the chat
@@ -76,7 +77,7 @@ def logprobs(
         return None
     ids = [example.id for example in examples]
     recipes = [saved.base, *saved.recipes]
-    with Journal.open(saved.folder / FOLDER, saved.config.binding()) as journal:
+    with Journal.open(saved.folder / folder_of(column), saved.config.binding()) as journal:
         # Once asked, a reference stays: log-probabilities of one text are not those of another, and a study that goes on
         # might find a more common one.
         texts = {**texts, **journal.noted("references", {})}

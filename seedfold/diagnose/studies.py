@@ -43,11 +43,21 @@ class Transferred:
 
 
 def transferred(
-    saved: Saved, split: str = "select", logprobs: bool = True, seed: int = 0, progress: Progress | None = None
+    saved: Saved,
+    split: str = "select",
+    logprobs: bool = True,
+    column: str = "",
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Transferred:
-    """All candidates on the held-out split, and on reference answers to both; then what that tells."""
+    """All candidates on the held-out split, and on reference answers to both; then what that tells.
+
+    logprobs, column: whether to ask for the log-probabilities of reference answers, and of which (`dense`).
+    """
     progress = progress or Progress(quiet=True)
     examples, settings = saved.examples(split), saved.config.stats
+    if column:
+        dense.references(saved, examples, column)  # one that is not there is refused before anything is asked
     held = answer(saved, "transfer", [saved.base, *saved.recipes], examples, progress)
     labels = saved.sigmas
     told = transfer.measure(
@@ -66,7 +76,8 @@ def transferred(
     if logprobs:
         search = [saved.dealt.splits.search[i] for i in saved.asked]
         everything = [*search, *examples]
-        found = dense.logprobs(saved, dense.references(saved, everything), everything, progress)
+        texts = dense.references(saved, everything, column)
+        found = dense.logprobs(saved, texts, everything, progress, column)
         if found is not None:
             effects = found[0] - found[1]
             known = np.flatnonzero(~np.isnan(effects).any(axis=0))

@@ -82,11 +82,11 @@ def test_transfer(call: Any, answered: Path, closed: None) -> None:
         "above the base",
     ):
         assert part in text
-    rows = {name: _count(folder / name) for name in ("transfer", dense.FOLDER)}
+    rows = {name: _count(folder / name) for name in ("transfer", dense.folder_of())}
     found = saved.load(folder)
     assert rows["transfer"] == 17 * 12
     texts = dense.references(found, [*found.examples("search"), *found.examples("select")])
-    assert rows[dense.FOLDER] == 17 * len(texts)
+    assert rows[dense.folder_of()] == 17 * len(texts)
     numbers = json.loads(call("transfer", folder, "--json"))
     assert len(numbers["selectors"]) == 6
     assert numbers["candidates"][3]["seed"] == found.recipes[3].terms[0].seed
@@ -99,7 +99,7 @@ def test_transfer(call: Any, answered: Path, closed: None) -> None:
 def test_log_probabilities_are_those_of_the_candidate_on_the_answer(answered: Path) -> None:
     """By hand: the prompt, the reference behind it, one model at a time."""
     found = saved.load(answered)
-    with Journal.read(answered / dense.FOLDER) as journal:
+    with Journal.read(answered / dense.folder_of()) as journal:
         row = journal.rows(found.recipes[5].key, 0)[2]
     example = next(e for part in ("search", "select") for e in found.examples(part) if e.id == row.example)
     with opened(found.config.model, found.config.engine) as engine:
@@ -110,6 +110,27 @@ def test_log_probabilities_are_those_of_the_candidate_on_the_answer(answered: Pa
         (tokens,) = engine.logprobs([Prompt(engine.encode(messages), "")], [tail])
     assert row.reward == pytest.approx(sum(tokens))
     assert found.dealt.task.grade(row.completion, example).strict == 1
+
+
+def test_references_are_right_answers_the_bases_own_first_or_a_column(answered: Path) -> None:
+    found = saved.load(answered)
+    examples = [*found.examples("search"), *found.examples("select")]
+    texts = dense.references(found, examples)
+    column = dense.references(found, examples, "prompt")
+    assert column == {example.id: example.columns["prompt"] for example in examples}
+    with Journal.read(answered / "transfer") as held, Journal.read(answered) as search:
+        for example in examples:
+            rows = [
+                row
+                for recipe in (found.base, *found.recipes)
+                for journal in (search, held)
+                for row in journal.rows(recipe.key, 0, [example.id])
+                if row.reward == 1
+            ]
+            assert (example.id in texts) == bool(rows)
+            own = [row.completion for row in rows if row.recipe == found.base.key]
+            assert not own or texts[example.id] == own[0]
+            assert not rows or texts[example.id] in [row.completion for row in rows]
 
 
 def test_merges(call: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +182,7 @@ def test_a_diagnostic_that_was_stopped_ends_like_one_that_was_not(
         (["merges", "--families", "best"], '"--families" has best; use any of top'),
         (["merges", "--weights", "a"], "\"--weights\" is 'a'; give numbers with commas"),
         (["merges", "--parents", "20"], '"--parents" has 20, but a merge takes 2 to 16 of 16 candidates'),
+        (["transfer", "--reference", "label"], '"--reference" is "label", which no row has; its columns are prompt'),
         (["transfer", "--split", "gate"], '"--split" is gate, which has no examples'),
     ],
 )
