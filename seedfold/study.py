@@ -271,18 +271,14 @@ def fold(evaluator: Evaluator, config: Config, splits: Splits, scored: Scored, f
         return []
     from seedfold import folds
     from seedfold.fold.base import Population
+    from seedfold.report.lines import fold_file
 
     base = np.array([row.reward for row in scored.base])
     population = Population(tuple(recipe.terms for recipe in scored.population), scored.rewards, base)
     done = folds.run(evaluator, config, splits, population, scored.population[0], base_recipe(config, evaluator.engine))
     for each in done:
-        each.recipe.save(folder / fold_path(each.method))
+        each.recipe.save(folder / fold_file(each.method))
     return done
-
-
-def fold_path(method: str) -> str:
-    """Where the folded recipe of a method is, in the study's folder."""
-    return f"recipes/fold-{method.replace('_', '-')}.json"
 
 
 # Test
@@ -342,8 +338,10 @@ def test(
 
 
 def _folded(fold: Fold, rows: list[Row]) -> Outcome:
-    name = f"{fold.method} fold" + ("" if fold.committed else " (the base stands)")
-    return Outcome(name, "fold", 1, [grade_of(row) for row in rows], rows, [fold.recipe], (fold_path(fold.method),))
+    from seedfold.report.lines import fold_file
+
+    name = f"{fold.method} fold" + ("" if fold.committed else " (base)")
+    return Outcome(name, "fold", 1, [grade_of(row) for row in rows], rows, [fold.recipe], (fold_file(fold.method),))
 
 
 def _samples(recipe: Recipe, count: int, config: Config) -> Ask:

@@ -23,9 +23,10 @@ def result_lines(record: dict[str, Any]) -> str:
     """The table of results, then what chance, reliability, equal cost and format say about them."""
     level = level_text(record)
     notes = [
-        f"Accuracy: mean reward, strict reading, with its {level} interval; then the lenient reading. Difference to "
+        f"Accuracy: mean reward on {count(record['results'][0]['n'])} test examples, strict reading, with its {level} "
+        "interval; then the lenient reading. Difference to "
         f"the base: paired, in points, with its {level} interval and p. Passes: forward passes per answer at use. "
-        "Cut off: answers that met the token limit.",
+        "Cut off: answers that met the token limit. Answers to find: what the choice cost before the test.",
         *sentences(record),
     ]
     return "\n".join([_table(record["results"], level), "", *(_wrap(note) for note in notes)])
@@ -33,7 +34,7 @@ def result_lines(record: dict[str, Any]) -> str:
 
 def sentences(record: dict[str, Any]) -> list[str]:
     """What a reader must know to judge the results, a sentence or two per matter that has numbers."""
-    texts = (leaks(record), chance(record), reliability(record), against(record), substance(record))
+    texts = (leaks(record), chance(record), reliability(record), against(record), substance(record), *folds(record))
     return [text for text in texts if text]
 
 
@@ -103,22 +104,77 @@ def substance(record: dict[str, Any]) -> str:
     )
 
 
+def folds(record: dict[str, Any]) -> list[str]:
+    """For each fold what it proposed, what select and the gate said of it, and what it cost."""
+    return [_fold(fold) for fold in record.get("folds", [])]
+
+
+def _fold(fold: dict[str, Any]) -> str:
+    name, cost = f"Fold, {plain(fold['method'])}", f"{count(fold['evaluations'])} answers beyond the search"
+    tried = [attempt for attempt in fold["attempts"] if attempt["settings"] is not None]
+    if not fold["attempts"]:  # released_corp decides for itself
+        return f"{name}: {count(fold['terms'])} terms, committed without a held-out test of this study's; {cost}."
+    passed = [attempt for attempt in tried if attempt["committed"]]
+    told = (
+        f"{name}: {len(passed)} of {len(tried)} proposed updates committed, {cost}. "
+        if tried
+        else f"{name}: no update."
+    )
+    best = max(tried, key=lambda attempt: (attempt["committed"], attempt["gate"] is not None), default=None)
+    if best is None:
+        return told
+    parts = []
+    if best["forecast"] is not None:
+        parts.append(f"forecast {points(best['forecast'])} points")
+    if best["select_gain"] is not None:
+        parts.append(f"{points(best['select_gain'])} on select, where {best['entrants']} raced")
+    if gate := best["gate"]:
+        parts.append(f"{points(gate['gain'])} on gate ({p_text(gate['p'])}, one-sided, at level {gate['level']:.3f})")
+    else:
+        parts.append("so it did not come to the gate")
+    which = "The first committed" if passed else "The best one"
+    return f"{told}{which}: {', '.join(parts)}."
+
+
+def one_pass(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The result line of what to deploy at one forward pass per answer, if anything is detectably better than the base.
+
+    A fold that passed its gate comes before the best single perturbation, of several the one that gained most on gate:
+    the test split measures the choice and does not make it.
+    """
+    gains = {}
+    for fold in record.get("folds", []):
+        passed = [attempt["gate"]["gain"] for attempt in fold["attempts"] if attempt["committed"] and attempt["gate"]]
+        if passed:
+            gains[fold_file(fold["method"])] = sum(passed)
+    lines = [line for line in record["results"] if line["kind"] == "fold" and line["recipes"][0] in gains]
+    lines.sort(key=lambda line: -gains[line["recipes"][0]])
+    single = of_kind(record, "single")
+    return next((line for line in (*lines, single) if line and sign(line) > 0), None)
+
+
+def fold_file(method: str) -> str:
+    """Where the folded recipe of a method is, in the study's folder."""
+    return f"recipes/fold-{method.replace('_', '-')}.json"
+
+
 def verdict(record: dict[str, Any]) -> str:
     """What to deploy and why, in a few plain sentences computed from the test results alone."""
-    single, vote, samples = (of_kind(record, kind) for kind in ("single", "vote", "self-consistency"))
-    others = [line for line in (single, vote, samples) if line and line.get("difference") is not None]
+    vote, samples = (of_kind(record, kind) for kind in ("vote", "self-consistency"))
+    others = [line for line in record["results"] if line["kind"] != "base" and line.get("difference") is not None]
     if not others:
         return "Nothing was compared with the base, so there is nothing to deploy but the base."
     if not any(sign(line) > 0 for line in others):
         return _nothing(record, others)
     parts = []
-    if single and sign(single) > 0:
-        parts.append(f"At one forward pass per answer, deploy the best single perturbation: {_gain(single, record)}.")
+    if chosen := one_pass(record):
+        what = "best single perturbation" if chosen["kind"] == "single" else plain(chosen["method"])
+        parts.append(f"At one forward pass per answer, deploy the {what}: {_gain(chosen, record)}.")
     if vote and vote.get("k") != 1:  # a vote of one is the best single
         parts.append(_many(record, vote, samples))
     elif samples and sign(samples) > 0:
         parts.append(f"Sampling the base gains as well: {_gain(samples, record)}.")
-    if not single or sign(single) <= 0:
+    if not chosen:
         parts.append("At one forward pass per answer nothing is detectably better than the base.")
     return " ".join(part for part in parts if part)
 
@@ -174,7 +230,7 @@ def _gain(line: dict[str, Any], record: dict[str, Any]) -> str:
 
 
 def of_kind(record: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    """The result line of this kind: base, single, vote or self-consistency."""
+    """The first result line of this kind: base, single, vote, self-consistency or fold."""
     return next((line for line in record["results"] if line["kind"] == kind), None)
 
 
@@ -271,24 +327,24 @@ def _number(value: float | None) -> str:
 def _table(results: list[dict[str, Any]], level: str) -> str:
     head = [
         ("", "method"),
-        ("", "n"),
         ("accuracy %", f"strict [{level}]"),
         ("", "lenient"),
         ("difference", f"[{level}]"),
         ("", "p"),
         ("", "passes"),
         ("cut", "off %"),
+        ("answers", "to find"),
     ]
     rows = [
         (
             plain(line["method"]),
-            str(line["n"]),
             f"{_number(line['accuracy'])} {span(line.get('interval'), _number)}".strip(),
             _number(line["lenient"]),
             "" if line["difference"] is None else f"{points(line['difference'])} {span(line.get('ci95'))}".strip(),
             "" if line["p"] is None else p_text(line["p"]),
             str(line["passes"]),
             _number(cut_share(line)),
+            count(line.get("evaluations")),
         )
         for line in results
     ]
@@ -297,7 +353,7 @@ def _table(results: list[dict[str, Any]], level: str) -> str:
     # Long numbers first take the air between the columns, then the end of the method's name.
     gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else 1
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - gap * (len(widths) - 1))
-    left = {0, 2, 4}
+    left = {0, 1, 3}
     lines = []
     for row in cells:
         name = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 3] + "..."

@@ -136,6 +136,7 @@ def _result(method: str, kind: str, k: int, n: int, accuracy: float, base: float
         "substance_gain": None if gain is None else 3 * gain / 4,
         "truncated": 3 * k,
         "answers": n * k,
+        "evaluations": {"single": 8_320, "vote": 10_496}.get(kind, 0),
         "recipes": [f"recipes/rank-{rank:02d}.json" for rank in range(1, k + 1)] if kind in ("single", "vote") else [],
     }
 

@@ -46,12 +46,19 @@ def test_the_widest_numbers_and_a_hostile_name_still_fit_and_stay_on_their_line(
     made = record(votes=[64])
     for line in made["results"][1:]:
         line |= {"n": 100_000, "accuracy": 1.0, "interval": [0.999, 1.0], "lenient": 1.0, "difference": -0.5}
-        line |= {"ci95": [-0.502, -0.498], "p": 0.0, "passes": 5000, "truncated": 5000 * 100_000, "answers": None}
+        line |= {
+            "ci95": [-0.502, -0.498],
+            "p": 0.0,
+            "passes": 5000,
+            "truncated": 5000 * 100_000,
+            "answers": None,
+            "evaluations": 10_000_000,
+        }
     made["results"][1]["method"] = "a\x1b[31m very\nlong name " * 9
     text = result_lines(made)
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "\x1b" not in text
-    assert "self-consistency of 64  100000 100.0 [99.9, 100.0]" in text
+    assert "self-consistency of 64 100.0 [99.9, 100.0]" in text
     assert "..." in text.splitlines()[3]
 
 
@@ -136,17 +143,71 @@ def test_numbers_as_text():
     assert [p_text(x) for x in (0.0314, 0.0009, 0.001, 1.0, None)] == ["p=0.031", "p<0.001", "p=0.001", "p=1.000", "-"]
 
 
-EXPECTED = """\
-                            accuracy %                  difference                            cut
-method                   n  strict [95 %]      lenient  [95 %]                   p  passes  off %
-base                   256  40.0 [34.0, 46.0]     43.0                                   1    1.2
-best single            256  42.5 [36.5, 48.5]     45.5  +2.5 [-1.5, +6.5]  p=0.221       1    1.2
-vote of 8              256  45.0 [39.0, 51.0]     48.0  +5.0 [+1.0, +9.0]  p=0.014       8    1.2
-self-consistency of 8  256  42.0 [36.0, 48.0]     45.0  +2.0 [-2.0, +6.0]  p=0.327       8    1.2
+def with_fold(made, method, gate_gain, low, high):
+    """A committed fold with this gain on gate and this interval on test."""
+    line = made["results"][1] | {"method": f"{method} fold", "kind": "fold", "recipes": [f"recipes/fold-{method}.json"]}
+    interval(line, low, high)
+    made["results"].append(line)
+    gate = {
+        "committed": True,
+        "gain": gate_gain,
+        "lower": 0.01,
+        "p": 0.004,
+        "level": 0.05,
+        "fixed": 9,
+        "broken": 1,
+        "n": 99,
+    }
+    attempt = {"settings": {"step": 1.0}, "forecast": 0.08, "select_gain": 0.06, "entrants": 4, "gate": gate}
+    fold = {"method": method, "committed": True, "terms": 64, "evaluations": 1200, "rounds": []}
+    made.setdefault("folds", []).append(fold | {"attempts": [attempt | {"committed": True}]})
 
-Accuracy: mean reward, strict reading, with its 95 % interval; then the lenient reading. Difference
-to the base: paired, in points, with its 95 % interval and p. Passes: forward passes per answer at
-use. Cut off: answers that met the token limit.
+
+def test_a_fold_that_passed_its_gate_is_deployed_and_test_does_not_choose_among_several():
+    made = found(single="+")
+    with_fold(made, "linear", 0.05, 0.01, 0.05)
+    with_fold(made, "corp", 0.03, 0.06, 0.10)
+    assert "deploy the linear fold: +3.0 points" in verdict(made)
+    text = " ".join(result_lines(made).split())
+    assert (
+        "Fold, linear: 1 of 1 proposed updates committed, 1,200 answers beyond the search. The first committed: "
+        in text
+    )
+    assert (
+        "forecast +8.0 points, +6.0 on select, where 4 raced, +5.0 on gate (p=0.004, one-sided, at level 0.050)."
+        in text
+    )
+
+
+def test_a_fold_that_is_no_better_on_test_leaves_the_best_single_to_deploy():
+    made = found(single="+")
+    with_fold(made, "linear", 0.05, -0.01, 0.05)
+    assert "deploy the best single perturbation" in verdict(made)
+
+
+def test_a_fold_that_committed_nothing_says_why():
+    made = found(single="+")
+    with_fold(made, "corp", 0.0, 0.0, 0.0)
+    attempt = made["folds"][0]["attempts"][0]
+    attempt |= {"gate": None, "committed": False, "select_gain": -0.01}
+    text = " ".join(result_lines(made).split())
+    assert "Fold, corp: 0 of 1 proposed updates committed" in text
+    assert "-1.0 on select, where 4 raced, so it did not come to the gate." in text
+    assert "deploy the best single perturbation" in verdict(made)
+
+
+EXPECTED = """\
+                      accuracy %                difference                         cut answers
+method                strict [95 %]     lenient [95 %]                  p passes off % to find
+base                  40.0 [34.0, 46.0]    43.0                                1   1.2       0
+best single           42.5 [36.5, 48.5]    45.5 +2.5 [-1.5, +6.5] p=0.221      1   1.2   8,320
+vote of 8             45.0 [39.0, 51.0]    48.0 +5.0 [+1.0, +9.0] p=0.014      8   1.2  10,496
+self-consistency of 8 42.0 [36.0, 48.0]    45.0 +2.0 [-2.0, +6.0] p=0.327      8   1.2       0
+
+Accuracy: mean reward on 256 test examples, strict reading, with its 95 % interval; then the lenient
+reading. Difference to the base: paired, in points, with its 95 % interval and p. Passes: forward
+passes per answer at use. Cut off: answers that met the token limit. Answers to find: what the
+choice cost before the test.
 Winner's lead: on search, the best of 64 candidates leads the base by 4.5 points; were all equally
 good, chance alone would give +6.1 on average and up to +9.4 in 95 % of cases: no more than chance
 explains.
