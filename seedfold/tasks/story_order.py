@@ -190,6 +190,9 @@ def _lists(text: str) -> Iterator[list[tuple[int, int, str]]]:
             yield items
             items = []
         for match, end in zip(found, ends, strict=False):
+            if tuple(item[0] for item in items[-5:]) in _RIGHT:  # that list is whole: another begins
+                yield items
+                items = []
             items.append((int(match[1]), start + match.end(1), line[match.end() : end]))
         start += len(line)
     yield items

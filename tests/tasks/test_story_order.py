@@ -129,6 +129,9 @@ COPIED = (2, 4, 3, 1, 5)
         (LINES.replace("1. ", "**1.** ").replace("2. ", "(2) "), COPIED),
         (f"{LINES}\n\nSo the answer is 5 1 3 4 2.", (5, 1, 3, 4, 2)),
         (f"Not 5 1 3 4 2.\n{LINES}", COPIED),
+        (f"{LINES}\n\nThe order is: {LINES}", COPIED),
+        (f"{LINES}\n\nThe order is: {LINES[:70]}", COPIED),  # cut off while it repeats itself
+        (f"{LINES}\n\nThe order is: 1. Ann got up; 2. She ate two eggs", COPIED),
         ("2. Ann got up. 4. She ate two eggs. 3. She left home. 1. It rained. 5. She came back wet.", COPIED),
         (LINES.replace("It rained", "Ann got up"), None),  # one twice, one missing
         (LINES.replace("It rained", "Bob slept"), None),
