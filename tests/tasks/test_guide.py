@@ -36,6 +36,43 @@ def test_every_task_has_a_line_in_the_table() -> None:
         assert f"]({kind}.md)" in table
 
 
+@pytest.mark.parametrize("kind", [kind for kind in tasks.USES if kind != "custom"])
+def test_every_task_has_a_page_with_the_same_headings(kind: str) -> None:
+    text = (PAGES / f"{kind}.md").read_text(encoding="utf-8")
+    sections = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in text.split("\n## ")}
+    wanted = ["Prompt", "Grade", "Data", "Measured"]
+    assert [name for name in sections if name in wanted] == wanted
+    assert all(sections[name] for name in wanted)  # nothing is left empty
+    assert ">" in sections["Prompt"] or "```" in sections["Prompt"]
+    assert "strict" in sections["Grade"].lower()
+    assert "lenient" in sections["Grade"].lower()
+    # A figure comes with its machine, its date and its command.
+    figures = sections["Measured"]
+    assert figures.startswith("Nothing yet: ") or all(
+        word in figures for word in (", 2026-", "    seedfold ", "interval")
+    )
+
+
+def test_the_guide_of_your_own_task_has_its_parts() -> None:
+    for heading in ("In ten lines", "What the vote counts", "What check-task looks at", "Leakage"):
+        assert f"\n## {heading}\n" in GUIDE
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
+def test_links_lead_somewhere(page: str) -> None:
+    text = (PAGES / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            there = (PAGES / (file or page)).read_text(encoding="utf-8")
+            headings = [
+                re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
+                for line in there.splitlines()
+                if line.startswith("#")
+            ]
+            assert not anchor or anchor in headings, target
+
+
 def blocks(language: str, heading: str) -> list[str]:
     section = GUIDE.partition(heading)[2].partition("\n## ")[0]
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
