@@ -18,11 +18,17 @@ def open_engine(model: config.Model, engine: config.Engine) -> Engine:
     """The engine that the config asks for, with its model loaded.
 
     One transformers engine lives in this process. Engines of a GPU, and several of any kind, live in processes of their
-    own (`seedfold.engines.pool`): they generate while this one grades. Close those when done; `opened` does.
+    own (`seedfold.engines.pool`), of this machine or of a Ray cluster (`seedfold.engines.fleet`): they generate while this
+    one grades. Close those when done; `opened` does.
 
     Raises:
         UserError: the machine or the installation lacks something, or the model cannot be loaded.
     """
+    if engine.fleet:
+        from seedfold.engines.fleet import Cluster
+        from seedfold.engines.pool import Pool
+
+        return Pool(model, engine, places=Cluster(model, engine))
     if engine.name == "vllm" and importlib.util.find_spec("vllm") is None:
         raise UserError(
             '"engine.name" is "vllm", but the package vllm is not installed; run pip install "seedfold[vllm]", or use '

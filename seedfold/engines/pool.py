@@ -64,7 +64,7 @@ class Pool(Members):
     ) -> None:
         where: Places = places or Local(model, engine)
         compare = places is not None or engine.count > 1
-        super().__init__(where, (opener, model, where.engine, where.share, compare), engine.patience)
+        super().__init__(where, (opener, where.model, where.engine, where.share, compare), engine.patience)
         self._retries, self._at_once = engine.retries, engine.at_once
         self._numbers = itertools.count()
         self._calls: dict[int, _Call] = {}

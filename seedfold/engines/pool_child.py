@@ -17,6 +17,7 @@ from typing import Any
 
 from seedfold import __version__
 from seedfold.engines.base import Engine, Job, Prompt
+from seedfold.engines.pool_worker import cut
 from seedfold.errors import UserError
 from seedfold.recipe import Base, Recipe, Term
 
@@ -59,6 +60,8 @@ def serve(connection: Connection) -> None:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
+    finally:
+        cut(connection)  # an actor's process does not end here
 
 
 def shared(model: Any, engine: Any, engines: int) -> Any:
@@ -98,6 +101,7 @@ def facts_of(engine: Engine, compare: bool) -> dict[str, Any]:
         "copies": engine.sizes().get("copies", 1),
         "switch": max(seconds),
         "machine": ", ".join([str(device), platform.machine(), *versions]),
+        "pid": os.getpid(),
         "place": socket.gethostname() + (f", GPU {gpus}" if gpus else ""),
     }
 

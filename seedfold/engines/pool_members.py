@@ -190,6 +190,7 @@ class Members:
     def _admit(self, worker: Worker, facts: dict[str, Any]) -> None:
         """Let an engine work if it says what the first one said."""
         worker.facts = facts
+        worker.came(facts)
         first = self._facts = self._facts or {**facts, "who": worker.name}
         for field, words in AGREE.items():
             if facts[field] != first[field]:

@@ -81,7 +81,7 @@ class Local:
     share = 0
 
     def __init__(self, model: config.Model, engine: config.Engine) -> None:
-        self.count = max(1, engine.count)
+        self.model, self.count = model, max(1, engine.count)
         self.environments = environments(model, engine, self.count)
         self.engine = replace(engine, count=1, threads=engine.threads or threads(self.count))
         if engine.name == "vllm" and not engine.memory and self.count > 1 and (found := memory.gpus(model.device)):

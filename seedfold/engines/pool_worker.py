@@ -52,6 +52,9 @@ class Worker:
         """Wait until there is a connection. EOFError, OSError: there will be none."""
         raise NotImplementedError
 
+    def came(self, facts: dict[str, Any]) -> None:
+        """It is open, and says this of itself."""
+
     def gone(self) -> bool:
         """Whether it has ended, though something that it started may still hold its socket."""
         raise NotImplementedError
@@ -105,8 +108,7 @@ class Worker:
 
     def cut(self) -> None:
         """End the connection, so that whoever reads from it learns that there is no more."""
-        with suppress(OSError, AttributeError), socket.socket(fileno=os.dup(self.connection.fileno())) as end:
-            end.shutdown(socket.SHUT_RDWR)
+        cut(self.connection)
 
     # How long it may be silent
 
@@ -135,13 +137,20 @@ class Worker:
         return max(patience, FACTOR * (answer + switch))
 
 
+def cut(connection: Connection) -> None:
+    """End a connection while others may be reading or writing: what was sent before still arrives."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
+
+
 class Places(Protocol):
     """Where engines can run.
 
-    engine: the settings that each of them is opened with. share: engines that share a GPU, and must share its memory among
-    themselves; 0: the settings say how much each may take.
+    model, engine: the settings that each of them is opened with. share: engines that share a GPU, and must share its memory
+    among themselves; 0: the settings say how much each may take.
     """
 
+    model: config.Model
     engine: config.Engine
     share: int
 

@@ -28,7 +28,7 @@ def jobs_of(count: int, prompts: list[Prompt] = PROMPTS, samples: tuple[int, ...
 class Fake:
     """`name` is JSON: log (a folder for what it does), delay (seconds a batch), size (characters more of an answer), width,
     fingerprint ("own": one per process), probe (empty: one per process), bad (a seed whose jobs fail, by "raise", "refuse",
-    "stick" or "stick once")."""
+    "full", "stick" or "stick once")."""
 
     name, revision, dtype, positions = "fake", "", "float32", 512
 
@@ -65,6 +65,8 @@ class Fake:
 
     def generate(self, prompts: list[Prompt], decoding: Any, done: Any = ()) -> Iterator[list[Answer]]:
         if self.s.bad is not None and self.seed() == self.s.bad:
+            if self.s.how == "full":
+                raise MemoryError("CUDA out of memory: tried to allocate 2 GiB")
             if self.s.how == "refuse":
                 raise UserError("this job is refused")
             if self.s.how == "stick once" and self.seen("stuck"):
