@@ -202,7 +202,13 @@ def analyse(
     members: dict[tuple[str, str, int], list[int]] = {}
     for i, merge in enumerate(merges):
         members.setdefault((merge.family, merge.operator, len(merge.parents)), []).append(i)
-    excess = {key: estimate([(effects - predicted)[which]], [1.0], level) for key, which in members.items()}
+
+    def one(values: Array, key: tuple[str, str, int]) -> Estimate:
+        """Of a cell; families of one operator and size lend each other their spread, with a sign of 0."""
+        alike = [key, *(other for other in members if other[1:] == key[1:] and other != key)]
+        return estimate([values[members[k]] for k in alike], [1.0] + [0.0] * (len(alike) - 1), level)
+
+    excess = {key: one(effects - predicted, key) for key in members}
     enriched = {
         key: estimate([effects[which], effects[members["random", *key[1:]]]], [1.0, -1.0], level)
         for key, which in members.items()
@@ -217,7 +223,7 @@ def analyse(
             Cell(
                 *key,
                 merges=len(mine),
-                gain=estimate([effects[which]], [1.0], level),
+                gain=one(effects, key),
                 above_base=sum(value > 0 for value in lead),
                 above_mean=sum(result.gain.difference > result.mean_parent for result in mine),
                 above_best=sum(result.gain.difference > result.best_parent for result in mine),
@@ -257,9 +263,9 @@ def estimate(groups: Sequence[ArrayLike], signs: Sequence[float], level: float =
 
     Variance: that between merges, plus that between examples, less that of single answers, which both contain (two-way
     clustering: Cameron, Gelbach and Miller 2011, J. Business & Economic Statistics 29:238); never less than either alone.
-    The variance between merges is pooled over the arrays, for they may hold few; one merge has none. Student's t, its
-    degrees of freedom by Satterthwaite (1946, Biometrics 2:110), but no more than the examples have and no fewer than the
-    lesser of both, which it is below 3: the approximation errs there.
+    The variance between merges is pooled over the arrays, those of sign 0 too, for they may hold few; one merge has none.
+    Student's t, its degrees of freedom by Satterthwaite (1946, Biometrics 2:110), but no more than the examples have and
+    no fewer than the lesser of both, which it is below 3: the approximation errs there.
     """
     from scipy.special import stdtr, stdtrit
 
@@ -267,7 +273,7 @@ def estimate(groups: Sequence[ArrayLike], signs: Sequence[float], level: float =
     n = arrays[0].shape[1]
     value = sum(sign * float(a.mean()) for sign, a in zip(signs, arrays, strict=True))
     free = sum(len(a) - 1 for a in arrays)
-    if min(map(len, arrays)) < 2 or n < 2:
+    if n < 2 or any(sign and len(a) < 2 for sign, a in zip(signs, arrays, strict=True)):
         return Estimate(value, math.nan, math.nan, math.nan)
     rest = [a - a.mean(axis=1, keepdims=True) - a.mean(axis=0) + a.mean() for a in arrays]
     between = sum(float(((a.mean(axis=1) - a.mean()) ** 2).sum()) for a in arrays) / free

@@ -241,6 +241,9 @@ def merges(told: Merges, split: str, examples: int, level: float) -> str:
         extra.append([*name, points(c.predicted), *_estimate(c.excess), chance(c.excess_p_holm), *over])
     kept, fixable = sum(r.kept for r in told.results), sum(r.fixable for r in told.results)
     fixed = sum(len(r.fixed) for r in told.results)
+    oracle = ""
+    if any(c.family.startswith("oracle") for c in told.cells):
+        oracle = f" *: chosen by the scores on {split} themselves, which nobody could have known."
     sure = [r for r in told.results if r.p_holm <= 1 - level]
     return "\n".join(
         [
@@ -270,8 +273,7 @@ def merges(told: Merges, split: str, examples: int, level: float) -> str:
             wrap(
                 "fixed/broken: examples per merge. above: merges above the base, their parents' mean, their best parent. "
                 "Sum of effects: the gain if effects were additive; excess: the gain less that. Over random: the gain "
-                f"less that of the random family's merges. *: chosen by the scores on {split} themselves, which nobody "
-                "could have known."
+                f"less that of the random family's merges.{oracle}"
             ),
             wrap(
                 f"Merges fixed {kept:,} of the {fixable:,} examples that a parent of theirs fixed, and {fixed - kept:,} "
