@@ -45,6 +45,8 @@ def join(address: str) -> Callable[[], None]:
             "seedfold on a node of it, and give its HOST:PORT or auto"
         )
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    # Ray prints an actor's end, which the pool tells in a line, as a paragraph on standard output, where results belong.
+    ray._private.worker._worker_logs_enabled = False
     if address == "local":
         before = started(os.getpid())
         ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **quiet)

@@ -18,8 +18,8 @@ from seedfold.errors import UserError
 POLL = 0.2
 """Seconds between two looks at whether the processes live and get on."""
 
-STARTS = 3
-"""Times in a row that an engine may end while it is opened, before its place stays empty."""
+STARTS = (2, 5)
+"""Times in a row that an engine may end while it is opened, before its place stays empty: while none was open yet, and later."""
 
 TOGETHER = 30.0
 """Seconds that engines which open at the same time are waited for, at most, once the first is open."""
@@ -215,7 +215,7 @@ class Members:
         if worker.refusal:
             slot.closed = f"{worker.name} {worker.refusal}" if worker.facts else worker.refusal
             told = f"{worker.name} is refused: {worker.refusal}"
-        elif slot.vain >= (STARTS if self._facts else 1):
+        elif slot.vain >= STARTS[self._facts is not None]:
             slot.closed = told = f'{worker.name} {how}, while it was opened; lower "engine.count" or mend that'
         else:
             told = f"{worker.name} {how}; its work goes to others, and another is opened in its place"

@@ -18,6 +18,9 @@ from seedfold.errors import UserError
 TOO_MANY = 3
 """Units set aside, and more than were finished: then it is not the units, and the run ends."""
 
+NOTHING: frozenset[tuple[int, int]] = frozenset()
+"""What is left of every unit that is done: one object, for there may be 100,000 units."""
+
 
 class Holder(Protocol):
     """What is known of an engine's work. width: units that it does at once. run, lists: the last run it had work of, and
@@ -37,12 +40,12 @@ class Unit:
     of: int
     job: Job
     accounts: list[str] = field(default_factory=list)
-    left: set[tuple[int, int]] | None = None
-    """(index, sample) that has not arrived; None while all of it is in the queue."""
+    left: frozenset[tuple[int, int]] | None = None
+    """(index, sample) that has not arrived; None before anyone has the unit."""
 
-    def wanted(self) -> set[tuple[int, int]]:
+    def wanted(self) -> frozenset[tuple[int, int]]:
         if self.left is None:
-            self.left = set(self._pairs()) - self.job.done
+            self.left = frozenset(self._pairs()) - self.job.done
         return self.left
 
     def done(self) -> frozenset[tuple[int, int]]:
@@ -109,13 +112,13 @@ class Run:
         unit = self.units[number]
         wanted = unit.wanted()
         fresh = [answer for answer in answers if (answer.index, answer.sample) in wanted]
-        wanted.difference_update((answer.index, answer.sample) for answer in fresh)
         if not fresh:
             return False
+        unit.left = wanted - {(answer.index, answer.sample) for answer in fresh} or NOTHING
         self.arrived.append((unit.of, fresh))
         self.waiting += len(fresh)
-        self.left -= not wanted
-        return not wanted
+        self.left -= not unit.left
+        return not unit.left
 
     def take(self) -> list[tuple[int, list[Answer]]]:
         """What has arrived, job by job: fewer, larger batches for who is slower than the engines."""
