@@ -66,7 +66,7 @@ def test_a_naive_split_would_find_a_direction_in_noise() -> None:
 @pytest.mark.parametrize("true", [0, 1, 3, 5])
 def test_the_planted_rank_is_found(true: int) -> None:
     found = [
-        split_half.rank(planted(np.random.default_rng(seed), 120, 48, true, 0.45), permutations=99, seed=seed)
+        split_half.rank(planted(np.random.default_rng(seed), 120, 48, true, 0.45), permutations=39, seed=seed)
         for seed in range(10)
     ]
     ranks = [rank for rank, _ in found]
@@ -79,7 +79,7 @@ def test_the_planted_rank_is_found(true: int) -> None:
 
 def test_measure_finds_rank_three_in_the_rewarded_half() -> None:
     effects = planted(np.random.default_rng(0), 240, 96, 3, 0.6)
-    told = split_half.measure(effects, permutations=99)
+    told = split_half.measure(effects, permutations=39)
     assert told.rank == 3
     assert told.curve_population[2].observed > 0.7 > told.curve_population[2].null_high
     assert told.curve_examples[2].observed > 0.7 > told.curve_examples[2].null_high
