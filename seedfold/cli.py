@@ -63,11 +63,13 @@ def _run(arguments: argparse.Namespace) -> None:
 def _study(chosen: config.Config, folder: Path) -> None:
     from seedfold import study
     from seedfold.progress import Progress
+    from seedfold.report.lines import one_pass
 
     finished = study.run(chosen, folder, Progress())
     print(finished)
     print(f"\nreport: {folder / 'report.html'}   record: {folder / 'record.json'}   recipes: {folder / 'recipes'}")
-    print(f"deploy the best single model: seedfold export {folder / 'recipes' / 'rank-01.json'} DIR")
+    if better := one_pass(finished.record):
+        print(f"deploy the {better['method']}: seedfold export {folder / better['recipes'][0]} DIR")
 
 
 def _new_task(arguments: argparse.Namespace) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seedfold import dense
+from seedfold.errors import UserError
 from seedfold.fold import corp, evolution, linear, loop, released_corp
 from seedfold.fold.attempt import FINALISTS, Attempt, Folded
-from seedfold.fold.base import Array, Bench, Population, Step
+from seedfold.fold.base import Array, Bench, Population, Proposal, Step
 from seedfold.fold.settings import Gate
 from seedfold.recipe import Recipe
 from seedfold.search import racing
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from seedfold.config import Config
     from seedfold.evaluate import Evaluator
     from seedfold.splits import Splits
+    from seedfold.tasks.base import Example
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,52 @@ class Fold:
 
 
 def run(
-    evaluator: Evaluator, config: Config, splits: Splits, population: Population, candidate: Recipe, base: Recipe
+    evaluator: Evaluator,
+    config: Config,
+    splits: Splits,
+    graded: Population,
+    candidates: Sequence[Recipe],
+    base: Recipe,
+    folder: Path,
 ) -> list[Fold]:
     """Fold the population by each method of the config, one after the other, each from the base.
 
     Args:
-        population: the candidates and their rewards on search, around the base.
-        candidate: any recipe of the population: which tensors, scale and rounding its noise has, the folds have too.
+        graded: the candidates and their rewards on search, around the base.
+        candidates: their recipes: which tensors, scale and rounding their noise has, the folds have too.
         base: the recipe without terms.
+        folder: the study's.
     """
-    return [_fold(method, evaluator, config, splits, population, candidate, base) for method in config.fold.methods]
+    scored = graded
+    if config.fold.score != "reward":
+        scored = rescored(evaluator, config, splits.search, graded, candidates, base, folder)
+    populations = {method: graded if method == "released_corp" else scored for method in config.fold.methods}
+    return [
+        _fold(method, evaluator, config, splits, population, candidates[0], base)
+        for method, population in populations.items()
+    ]
+
+
+def rescored(
+    evaluator: Evaluator,
+    config: Config,
+    examples: Sequence[Example],
+    graded: Population,
+    candidates: Sequence[Recipe],
+    base: Recipe,
+    folder: Path,
+) -> Population:
+    """The same candidates with dense scores, see `seedfold.dense`; on the examples that the base answers now so, now so."""
+    evaluator.progress.enter("fold: answers of the base")
+    bank = dense.draw(evaluator, base, examples, config.fold.samples, config.engine.temperature)
+    if len(bank.informative(config.fold.score)) < 2:
+        raise UserError(
+            f'"fold.score" is "{config.fold.score}", but the base answers no two examples of search in a way that tells '
+            'right from wrong; use reward, more "fold.samples" or a higher "engine.temperature"'
+        )
+    evaluator.progress.enter("fold: log-probabilities")
+    table = dense.scores(bank, dense.logprobs(evaluator, bank, [base, *candidates], folder), config.fold.score)
+    return Population(graded.terms, table[1:], table[0])
 
 
 def _fold(
@@ -111,10 +151,14 @@ def operate(method: str, bench: Bench, population: Population, config: Config) -
     if method == "evolution":
         return evolution.run(bench, chosen.evolution, gate)
 
-    def propose(scored: Population) -> Any:
+    def propose(scored: Population) -> list[Proposal]:
         if method == "linear":
-            return linear.proposals(scored, chosen.linear)
-        return corp.proposals(scored, chosen.corp)
+            found = linear.proposals(scored, chosen.linear)
+        else:
+            found = corp.proposals(scored, chosen.corp)
+        # Dense scores are in nats, and so would the forecast be.
+        nats = chosen.score != "reward" and scored is population
+        return [dataclasses.replace(proposal, forecast=None) for proposal in found] if nats else found
 
     return loop.fold(bench, population, propose, chosen.race, gate, chosen.local)
 

@@ -275,7 +275,8 @@ def fold(evaluator: Evaluator, config: Config, splits: Splits, scored: Scored, f
 
     base = np.array([row.reward for row in scored.base])
     population = Population(tuple(recipe.terms for recipe in scored.population), scored.rewards, base)
-    done = folds.run(evaluator, config, splits, population, scored.population[0], base_recipe(config, evaluator.engine))
+    base_model = base_recipe(config, evaluator.engine)
+    done = folds.run(evaluator, config, splits, population, scored.population, base_model, folder)
     for each in done:
         each.recipe.save(folder / fold_file(each.method))
     return done

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import small_study, write_tiny
 
 import seedfold
-from seedfold import config, evaluation, folds
+from seedfold import config, dense, evaluation, folds
 from seedfold.engines.transformers import TransformersEngine
 from seedfold.errors import UserError
 from seedfold.journal import Journal
@@ -146,3 +146,32 @@ def test_what_cannot_work_is_refused(settings: dict[str, Any], section: str, val
     wrong[section] |= values
     with pytest.raises(UserError, match=what):
         config.from_dict(wrong)
+
+
+@pytest.mark.parametrize("score", ["reference", "advantage"])
+def test_dense_scores_shape_the_fold_and_are_kept(settings: dict[str, Any], tmp_path: Path, score: str) -> None:
+    mine = copy.deepcopy(settings)
+    mine["fold"] |= {"methods": ["linear"], "score": score, "samples": 4, "local": {"rounds": 0}}
+    study = seedfold.run(mine, tmp_path / "out")
+    (fold,) = study.record["folds"]
+    assert fold["attempts"][0]["forecast"] is None
+    mine["fold"]["score"] = "reward"
+    graded = seedfold.run(mine, tmp_path / "graded")
+    assert graded.record["folds"][0]["attempts"][0]["forecast"] is not None
+    with Journal.read(tmp_path / "out" / "dense") as journal:
+        recipe = study.recipe(1)
+        rows = journal.rows(recipe.key)
+    assert len(rows) > 2
+    assert all(row.reward < 0 for row in rows), "log-probabilities are negative"
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(*_: Any) -> Any:
+            raise AssertionError("log-probabilities were computed again")
+
+        patch.setattr(dense, "Row", refuse)
+        mine["fold"]["score"] = score
+        (tmp_path / "out" / "record.json").unlink()
+        again = seedfold.run(mine, tmp_path / "out").record
+    assert {k: v for k, v in again.items() if k not in TIMES} == {
+        k: v for k, v in study.record.items() if k not in TIMES
+    }

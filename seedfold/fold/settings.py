@@ -178,6 +178,13 @@ class Fold:
         "released_corp; none: no fold",
         known_methods,
     )
+    score: str = setting(
+        "reward",
+        "what scores the population for linear and corp: reward (graded greedy answers), or log-probabilities of the "
+        "base's own sampled answers: reference (the right ones), advantage (right against wrong)",
+        one_of("reward", "reference", "advantage"),
+    )
+    samples: int = setting(8, "reference, advantage: answers that the base draws to each search example", at_least(2))
     gate: Gate = field(default_factory=Gate)
     race: Race = field(default_factory=Race)
     linear: Linear = field(default_factory=Linear)
