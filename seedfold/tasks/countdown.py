@@ -13,6 +13,7 @@ from seedfold.tasks import expression
 from seedfold.tasks.base import Example, Grade, Message, Task
 from seedfold.tasks.expression import Node
 from seedfold.tasks.generate import distinct, whole_numbers
+from seedfold.tasks.latex_text import boxed
 
 INSTRUCTION = (
     "Use each of the given numbers exactly once, with + - * / and parentheses, to make the target. Think step by step, "
@@ -31,9 +32,9 @@ _LABEL = re.compile(r"\banswer\b(?: is\b)?[ *:]*([^\n]*)", re.IGNORECASE)
 class Countdown(Task):
     """Right is an expression of the given numbers, each used once, that equals the target exactly.
 
-    Strict: inside the last `<answer>` tag. Lenient: that, or after "answer:", else the last line that is an
-    expression. The vote pools expressions that are the same up to order, parentheses and spelling. It does not pool
-    by value: that would be a verifier, which every right answer passes, and no vote.
+    Strict: inside the last `<answer>` tag. Lenient: that, or in the last `\\boxed{}`, or after "answer:", else the last
+    line that is an expression. The vote pools expressions that are the same up to order, parentheses and spelling. It
+    does not pool by value: that would be a verifier, which every right answer passes, and no vote.
     """
 
     name = "countdown"
@@ -122,9 +123,9 @@ def right(node: Node, numbers: Sequence[int], target: int) -> bool:
 
 
 def substance(text: str, target: int) -> Node | None:
-    """The expression however it is marked: after the last "answer", else the last line that is one."""
-    labelled = _LABEL.findall(text)
-    for line in [*labelled[-1:], *reversed(text.splitlines()[-50:])]:
+    """The expression however it is marked: in the last box, after the last "answer", else the last line that is one."""
+    marked = [boxed(text) or "", *_LABEL.findall(text)[-1:]]
+    for line in [*marked, *reversed(text.splitlines()[-50:])]:
         node = read(_TAG_MARK.sub("", line), target)
         if node is not None and len(expression.literals(node)) > 1:
             return node
