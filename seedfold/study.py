@@ -109,7 +109,7 @@ def run(
         with opened(config.model, config.engine) as engine:
             evaluator = Evaluator(engine, task, journal, progress)
             check_room(evaluator, (*splits.search, *splits.select, *splits.gate, *splits.test))
-            _same_material(journal, engine, evaluator, splits)
+            same_material(journal, engine, evaluator, splits)
             progress.expect(planned(config))
             scored = search(evaluator, config, splits.search)
             members = _members(scored, config, folder)
@@ -394,7 +394,7 @@ def _warn(leaked: Mapping[str, Any], config: Config, progress: Progress) -> None
 # What a folder is bound to, besides its config
 
 
-def _same_material(journal: Journal, engine: Engine, evaluator: Evaluator, splits: Splits) -> None:
+def same_material(journal: Journal, engine: Engine, evaluator: Evaluator, splits: Splits) -> None:
     """Refuse to go on with another model, other data or another reward than the journal was made with."""
     prompts = [
         (name, [(example.id, evaluator.prompt(example).tokens) for example in getattr(splits, name)])

@@ -19,7 +19,7 @@ from seedfold.evaluate import Evaluator
 from seedfold.journal import FILE, Journal
 from seedfold.progress import Progress
 from seedfold.recipe import Recipe
-from seedfold.study import _same_material
+from seedfold.study import same_material
 from seedfold.tasks.base import Example
 
 Array = NDArray[np.float64]
@@ -66,7 +66,7 @@ def evaluator(saved: Saved, journal: Journal, progress: Progress) -> Iterator[Ev
     with opened(saved.config.model, saved.config.engine) as engine:
         found = Evaluator(engine, saved.dealt.task, journal, progress, saved.limit)
         with Journal.read(saved.folder) as study:
-            _same_material(study, engine, found, saved.dealt.splits)
+            same_material(study, engine, found, saved.dealt.splits)
         yield found
 
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from seedfold.dense import continuation
 from seedfold.diagnose.answers import evaluator
 from seedfold.diagnose.saved import Saved, rewards_of
-from seedfold.engines.base import Engine
 from seedfold.journal import FILE, Journal, Row
 from seedfold.progress import Progress
 from seedfold.tasks import validate
-from seedfold.tasks.base import Example, Message
+from seedfold.tasks.base import Example
 
 Array = NDArray[np.float64]
 
@@ -108,19 +108,3 @@ def logprobs(
                 progress.close()
         table = rewards_of(journal, recipes, ids)
     return table[1:], table[0]
-
-
-def continuation(engine: Engine, messages: Sequence[Message], text: str) -> tuple[int, ...] | None:
-    """Token ids of `text` as the assistant's answer, by the chat template alone; None where that does not show it.
-
-    An empty answer tells what the template puts before and behind it.
-    """
-    prompt = engine.encode(messages)
-    empty, whole = (
-        engine.encode([*messages, {"role": "assistant", "content": content}]) for content in ("", text.strip())
-    )
-    behind = empty[len(prompt) :]
-    end = len(whole) - len(behind)
-    if empty[: len(prompt)] != prompt or whole[: len(prompt)] != prompt or whole[end:] != behind or end <= len(prompt):
-        return None
-    return whole[len(prompt) : end]
