@@ -169,8 +169,10 @@ def gate_of(config: Config) -> Gate:
 
 
 def planned(config: Config) -> dict[str, int]:
-    """Answers that each method asks for, at most."""
-    return {method: _planned(method, config) for method in config.fold.methods}
+    """Answers that each method asks for, at most; and those that the base draws for dense scores."""
+    drawn = config.fold.samples * config.splits.search
+    shared = {"answers of the base": drawn} if config.fold.methods and config.fold.score != "reward" else {}
+    return shared | {method: _planned(method, config) for method in config.fold.methods}
 
 
 def _planned(method: str, config: Config) -> int:

@@ -13,8 +13,10 @@ from seedfold import config, dense, evaluation, folds
 from seedfold.engines.transformers import TransformersEngine
 from seedfold.errors import UserError
 from seedfold.journal import Journal
+from seedfold.plan import plan
 from seedfold.recipe import Recipe
 from seedfold.report.record import TIMES
+from seedfold.study import planned
 
 METHODS = ["linear", "corp", "evolution", "released_corp"]
 
@@ -124,6 +126,15 @@ def test_an_exported_fold_gives_the_studys_answers(
     with Journal.read(done.folder) as journal:
         rows = journal.rows(Recipe.load(file).key, examples=list(answers))
     assert {row.example: row.completion for row in rows} == answers
+
+
+def test_the_plan_names_what_the_folds_cost(settings: dict[str, Any]) -> None:
+    chosen = config.from_dict(settings)
+    lines = plan(chosen, probe=False).splitlines()
+    for method in METHODS:
+        assert f"{folds.planned(chosen)[method]:,}  fold: {method}, at most" in "\n".join(lines)
+    counts = [int(line.split()[0].replace(",", "")) for line in lines if line.strip()[:1].isdigit()]
+    assert sum(counts[:-1]) == counts[-1] == planned(chosen)
 
 
 def test_methods_share_the_level_of_the_gate(settings: dict[str, Any]) -> None:
