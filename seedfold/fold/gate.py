@@ -93,8 +93,8 @@ def meet(
         raise ValueError("gate rewards must be finite: every example is answered by both")
     if (widest := float(np.abs(d).max())) > settings.span:
         raise UserError(
-            f'"gate.span" is {settings.span:g}, but two rewards of one example differ by {widest:g}; set it to the range '
-            "of the task's rewards"
+            f'"fold.gate.span" is {settings.span:g}, but two rewards of one example differ by {widest:g}; set it to the '
+            "range of the task's rewards"
         )
     fixed, broken, n = int((d > 0).sum()), int((d < 0).sum()), len(d)
     if not graded and np.isin(new, (0, 1)).all() and np.isin(old, (0, 1)).all():
@@ -112,7 +112,8 @@ def allowance(history: Sequence[bool], settings: Gate) -> float:
     most = settings.proposals
     if len(history) >= most:
         raise UserError(
-            f'"gate.proposals" is {most} and as many proposals have met the gate; plan more of them before a run begins'
+            f'"fold.gate.proposals" is {most} and as many proposals have met the gate; plan more of them before a run '
+            "begins"
         )
     inverse_squares = 1 / np.arange(1, most + 1) ** 2
     share = inverse_squares / inverse_squares.sum()

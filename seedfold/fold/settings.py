@@ -115,8 +115,8 @@ class Evolution:
     def __post_init__(self) -> None:
         if self.antithetic and self.candidates % 2:
             raise UserError(
-                f'"candidates" of evolution is {self.candidates}, which is odd, but "antithetic" draws pairs; use an even '
-                "number"
+                f'"fold.evolution.candidates" is {self.candidates}, which is odd, but "antithetic" draws pairs; use an '
+                "even number"
             )
 
 

@@ -28,7 +28,7 @@ def test_one_planned_proposal_gets_the_whole_level() -> None:
 
 
 def test_more_proposals_than_planned_are_refused() -> None:
-    with pytest.raises(UserError, match=r'"gate.proposals" is 2 and as many'):
+    with pytest.raises(UserError, match=r'"fold.gate.proposals" is 2 and as many'):
         gate.meet([1.0], [0.0], (False, False), Gate(proposals=2))
 
 
@@ -61,7 +61,7 @@ def test_the_betting_bound_is_where_its_p_crosses_the_level() -> None:
 
 
 def test_rewards_beyond_the_span_are_refused() -> None:
-    with pytest.raises(UserError, match=r'"gate.span" is 1, but two rewards of one example differ by 3'):
+    with pytest.raises(UserError, match=r'"fold.gate.span" is 1, but two rewards of one example differ by 3'):
         gate.meet([3.0], [0.0], (), Gate())
     with pytest.raises(ValueError, match="finite"):
         gate.meet([np.nan], [0.0], (), Gate())
