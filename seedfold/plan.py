@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from seedfold import tasks
+from seedfold import folds, tasks
 from seedfold.engines import memory as gpu_memory
 from seedfold.engines import opened
 from seedfold.engines.base import Decoding, Job
+from seedfold.engines.pool import Pool
 from seedfold.evaluate import Evaluator
 from seedfold.progress import Progress, duration
 from seedfold.recipe import Base
@@ -41,7 +42,11 @@ def plan(config: Config, probe: bool = True) -> str:
         ("search: candidates", scoring),
         ("search: base", sizes.search),
         (f"select: {largest} members, {largest} samples, base", (2 * largest + 1) * sizes.select),
-        (f"test: up to {largest} members, {largest} samples, base", (2 * largest + 1) * sizes.test),
+        *((f"fold: {name}, at most", count) for name, count in folds.planned(config).items()),
+        (
+            f"test: up to {largest} members, {largest} samples, base" + ", folds" * bool(config.fold.methods),
+            (2 * largest + 1 + len(config.fold.methods)) * sizes.test,
+        ),
     ]
     lines = [f"study {config.name}: {config.model.name} on {config.task.name}", ""]
     lines += [f"{count:>10,}  {name}" for name, count in phases]
@@ -49,8 +54,11 @@ def plan(config: Config, probe: bool = True) -> str:
     if config.search.racing:
         full = config.search.candidates * sizes.search
         lines.append(f"racing saves {1 - scoring / full:.0%} of the search's answers")
-    found = gpu_memory.gpus(config.model.device)
-    fits, told = budget(config, found, PROMPT + task.max_tokens) if found else (True, [])
+    found = [] if config.engine.fleet else gpu_memory.gpus(config.model.device)
+    if config.engine.fleet:
+        fits, told = fleet(config, PROMPT + task.max_tokens)
+    else:
+        fits, told = budget(config, found, PROMPT + task.max_tokens) if found else (True, [])
     lines += told
     if not fits:
         lines.append("time: not measured, since nothing was loaded")
@@ -61,19 +69,48 @@ def plan(config: Config, probe: bool = True) -> str:
     return "\n".join(lines)
 
 
-def budget(config: Config, found: list[gpu_memory.Gpu], tokens: int) -> tuple[bool, list[str]]:
+def fleet(config: Config, tokens: int) -> tuple[bool, list[str]]:
+    """What the cluster offers, and whether the engines fit its GPUs; see `budget`.
+
+    Raises:
+        UserError: there is no such cluster, or no node of it has room for an engine.
+    """
+    from seedfold.engines.fleet import Cluster
+
+    cluster = Cluster(config.model, config.engine)
+    try:
+        nodes, room, wanted = cluster.nodes(), cluster.fit(), cluster.wanted()
+        lines = [
+            f"fleet {config.engine.fleet}: {len(nodes)} node{'s' * (len(nodes) > 1)} with {sum(n.cpus for n in nodes):.0f} "
+            f"CPUs and {sum(n.gpus for n in nodes):.0f} GPUs, room for {room} engine{'s' * (room > 1)}, {wanted} wanted"
+        ]
+        if wanted > room:
+            lines.append(f"{wanted - room} of them wait until nodes join")
+        if not cluster.gpu:
+            return True, lines
+        fits, told = budget(config, cluster.gpus(), tokens, config.engine.per_gpu)
+        return fits, lines + told
+    finally:
+        cluster.close()
+
+
+def budget(
+    config: Config, found: list[gpu_memory.Gpu], tokens: int, together: int | None = None
+) -> tuple[bool, list[str]]:
     """Whether the engines fit the GPUs, as far as is known before they are loaded, and lines that say so.
 
     Args:
         tokens: of a prompt and its answer, at most.
+        together: engines on a GPU; by default as `engine.count` are dealt over the GPUs found.
     """
     engine, sizes = config.engine, gpu_memory.checkpoint(config.model)
-    if engine.tensor_parallel > len(found):
+    if together is None and engine.tensor_parallel > len(found):
         return False, [f"does NOT fit: engine.tensor_parallel is {engine.tensor_parallel}, GPUs here: {len(found)}"]
     if sizes is None:
         return True, ["GPU memory: the checkpoint is not on this machine yet, so its size is not known"]
     parts = gpu_memory.need(engine, sizes, tokens)
-    together, free = gpu_memory.crowded(config.model, engine, len(found)), min(gpu.free for gpu in found)
+    crowd = "engine.count" if together is None else "engine.per_gpu"
+    together, free = together or gpu_memory.crowded(config.model, engine, len(found)), min(gpu.free for gpu in found)
     whole = together * sum(parts.values())
     shown = ", ".join(f"{name} {value / 2**30:.1f}" for name, value in parts.items())
     lines = [
@@ -82,7 +119,7 @@ def budget(config: Config, found: list[gpu_memory.Gpu], tokens: int) -> tuple[bo
     ]
     if whole > free:
         lower = [
-            *(["engine.count"] if together > 1 else []),
+            *([crowd] if together > 1 else []),
             *(["engine.copies"] if engine.copies > 1 else []),
             "engine.memory" if engine.name == "vllm" else "engine.batch",
         ]
@@ -93,7 +130,7 @@ def budget(config: Config, found: list[gpu_memory.Gpu], tokens: int) -> tuple[bo
 def _measured(config: Config, task: tasks.Task, splits: Splits, gpu: bool) -> list[str]:
     with opened(config.model, config.engine) as engine:
         evaluator = Evaluator(engine, task, None, Progress(quiet=True))
-        if gpu or config.engine.name != "transformers" or config.engine.count > 1:
+        if gpu or isinstance(engine, Pool):
             return _timed(config, evaluator, splits)
         examples = (splits.search + splits.select + splits.test)[:PROBE]
         recipe = base_recipe(config, engine)
@@ -119,8 +156,8 @@ def _timed(config: Config, evaluator: Evaluator, splits: Splits) -> list[str]:
     )
     prompts = [evaluator.prompt(example) for example in splits.search]
     decoding = Decoding(task.max_tokens, task.stop)
-    engines = max(1, config.engine.count)
-    for _ in engine.run([Job(recipe, prompts[:4], decoding) for recipe in population[: 2 * engines]]):
+    expected = engine.expected() if isinstance(engine, Pool) else 1
+    for _ in engine.run([Job(recipe, prompts[:4], decoding) for recipe in population[: 2 * expected]]):
         pass  # warm up: kernels are compiled and graphs captured
     answers, last = [], 0.0
     start = time.monotonic()
@@ -131,20 +168,22 @@ def _timed(config: Config, evaluator: Evaluator, splits: Splits) -> list[str]:
         if last > SECONDS:
             break
     del run  # which stops the engines
+    engines = engine.at_work() if isinstance(engine, Pool) else 1
     rate, total = len(answers) / last, planned(config)
     tokens = sum(answer.tokens for answer in answers) / len(answers)
     return [
         f"probe: {len(answers):,} answers of candidates in {last:.0f} s by {engines} engine{'s' * (engines > 1)}: "
         f"{rate:.1f}/s, {rate / len(prompts):.2f} candidates of {len(prompts)} examples a second, {tokens:.0f} tokens each "
         f"on average, {sum(answer.finish == 'length' for answer in answers)} cut off",
-        f"time: about {duration(total / rate)}; tokens: about {total * tokens:,.0f}",
-        memory(engine, config, max(answer.prompt_tokens for answer in answers), task.max_tokens),
+        f"time: about {duration(total / rate * engines / expected)}"
+        f"{f' with all {expected} engines' if expected > engines else ''}; tokens: about {total * tokens:,.0f}",
+        memory(engine, config, max(answer.prompt_tokens for answer in answers), task.max_tokens, expected),
     ]
 
 
-def memory(engine: Engine, config: Config, prompt: int, answer: int) -> str:
+def memory(engine: Engine, config: Config, prompt: int, answer: int, engines: int = 1) -> str:
     """Weights, their resident base, and keys and values of a full batch at full length; of all engines."""
-    sizes, engines, copies = engine.sizes(), max(1, config.engine.count), engine.sizes().get("copies", 1)
+    sizes, copies = engine.sizes(), engine.sizes().get("copies", 1)
     cache = sizes["cache_bytes_per_token"] * (prompt + answer) * sizes.get("slots", config.engine.at_once) * copies
     if config.engine.memory:
         cache = int(config.engine.memory * 2**30)

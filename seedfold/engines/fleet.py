@@ -45,6 +45,7 @@ class Node:
     cpus: float
     gpus: float
     memory: float
+    id: str = ""
 
 
 class Cluster:
@@ -83,10 +84,16 @@ class Cluster:
         if time.monotonic() - self._looked > LOOK:
             import ray
 
-            found = [(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
             self._nodes = [
-                Node(address, has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0))
-                for address, has in found
+                Node(
+                    node["NodeManagerAddress"],
+                    has.get("CPU", 0),
+                    has.get("GPU", 0),
+                    has.get("memory", 0),
+                    node["NodeID"],
+                )
+                for node in ray.nodes()
+                if node["Alive"] and (has := node["Resources"])
             ]
             self._looked = time.monotonic()
         return self._nodes
@@ -134,6 +141,16 @@ class Cluster:
             f'"engine.fleet" is "{self.address}", a cluster of {len(self.nodes())} nodes with {has} in all, but none has '
             f"the {needs} that one engine needs; start Ray with more on a node, or use a smaller model"
         )
+
+    def gpus(self) -> list[memory.Gpu]:
+        """The GPUs of all nodes, as each tells of its own."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        ask: Any = ray.remote(memory.gpus)
+        there = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in self.nodes() if node.gpus]
+        asked = [ask.options(num_cpus=0, scheduling_strategy=strategy).remote("cuda") for strategy in there]
+        return [gpu for gpus in ray.get(asked) for gpu in gpus]
 
     # What a pool asks
 

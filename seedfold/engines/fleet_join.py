@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,7 +60,11 @@ def join(address: str) -> Callable[[], None]:
 
         return leave
     try:
-        ray.init(address=address, **quiet)
+        found = os.environ.get("RAY_ADDRESS") or address if address == "auto" else address
+        if found != "auto":  # where nobody answers, Ray would ask for ever
+            host, _, port = found.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=found, **quiet)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

@@ -147,6 +147,10 @@ class Pool(Members):
         with self._lock:
             return self._loads.rates(seconds)
 
+    def expected(self) -> int:
+        """Engines that there should be and have room."""
+        return min(self._places.wanted(), self._places.fit())
+
     def at_work(self) -> int:
         """Engines that may work now."""
         with self._lock:

@@ -19,7 +19,7 @@ POLL = 0.2
 """Seconds between two looks at whether the processes live and get on."""
 
 STARTS = (2, 5)
-"""Times in a row that an engine may end while it is opened, before its place stays empty: while none was open yet, and later."""
+"""Times in a row that an engine may end while it is opened, until its place stays empty: before any was open, and after."""
 
 TOGETHER = 30.0
 """Seconds that engines which open at the same time are waited for, at most, once the first is open."""

@@ -90,6 +90,9 @@ class Local:
     def wanted(self) -> int:
         return self.count
 
+    def fit(self) -> int:
+        return self.count
+
     def start(self, number: int) -> Worker:
         return Process(number, f"engine {number + 1} of {self.count}", self.environments[number])
 

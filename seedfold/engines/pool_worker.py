@@ -158,6 +158,10 @@ class Places(Protocol):
         """How many engines there should be now."""
         ...
 
+    def fit(self) -> int:
+        """How many there is room for."""
+        ...
+
     def start(self, number: int) -> Worker:
         """Begin to start one. UserError: it can never be."""
         ...

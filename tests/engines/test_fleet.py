@@ -306,3 +306,36 @@ def test_what_one_engine_needs(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) ->
         fit(big, per_gpu=2, name="vllm", tensor_parallel=4)
     with pytest.raises(UserError, match=r'"model.device" is "cuda:1".*auto, cuda or cpu'):
         fit(big, device="cuda:1")
+
+
+def test_a_plan_of_a_fleet(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seedfold import plan
+    from seedfold.engines.memory import GIB, Checkpoint, Gpu
+
+    settings: dict[str, Any] = small_study(tmp_path, write_tiny(tmp_path / "model"))
+    settings["engine"] |= {"fleet": "auto", "count": 3, "threads": 1}
+    settings["search"]["candidates"] = 300
+    monkeypatch.setattr(plan, "SECONDS", 0.5)
+    told = plan.plan(config.from_dict(settings))
+    assert "fleet auto: 1 node with 2 CPUs and 0 GPUs, room for 2 engines, 3 wanted\n1 of them wait" in told
+    assert re.search(
+        r"answers of candidates in \d s by [12] engines?: .*\ntime: about .*\nmemory: about .*\(2 engines,", told
+    )
+    monkeypatch.setattr(Cluster, "nodes", lambda self: [Node("a", 16, 2, 1e12), Node("b", 16, 2, 1e12)])
+    monkeypatch.setattr(Cluster, "gpus", lambda self: [Gpu(0, "gpu", free * GIB, 80 * GIB, "9.0") for free in (60, 30)])
+    monkeypatch.setattr("seedfold.engines.memory.checkpoint", lambda model: Checkpoint(5 * GIB, 1000))
+    settings["engine"] = {"fleet": "auto", "name": "vllm", "memory": 8, "per_gpu": 2}
+    told = plan.plan(config.from_dict(settings))  # too much for the smallest of the GPUs, so nothing is opened
+    assert "fleet auto: 2 nodes with 32 CPUs and 4 GPUs, room for 8 engines, 8 wanted" in told
+    assert "2 engines on a GPU, 20.0 GiB each" in told
+    assert "40.0 GiB at least, of 30.0 GiB free\ndoes NOT fit: lower engine.per_gpu or engine.memory" in told
+    settings["engine"] |= {"per_gpu": 1}
+    assert "NOT" not in plan.plan(config.from_dict(settings), probe=False)
+
+
+def test_clusters_that_cannot_be_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(UserError, match=r'"engine.fleet" is "ray://here:10001".*not nodes'):
+        Cluster(config.Model(device="cpu"), config.Engine(fleet="ray://here:10001"))
+    with pytest.raises(UserError, match=r'"engine.fleet" is "127.0.0.1:1", where no Ray cluster answers'):
+        Cluster(config.Model(device="cpu"), config.Engine(fleet="127.0.0.1:1"))
