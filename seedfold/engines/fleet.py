@@ -63,6 +63,11 @@ class Cluster:
             raise UserError(
                 f'"model.device" is "{model.device}", but in a fleet Ray says which GPU is whose; use auto, cuda or cpu'
             )
+        if engine.name == "stacked" and engine.per_gpu > 1 and not engine.copies:
+            raise UserError(
+                f'"engine.per_gpu" is {engine.per_gpu}, but a stacked engine takes a whole GPU unless "engine.copies" says how '
+                'much; set that, or use "engine.per_gpu" 1'
+            )
         self.address, self._leave = engine.fleet, join(engine.fleet)
         self._looked = 0.0
         self._nodes: list[Node] = []

@@ -39,6 +39,7 @@ class Fake:
         self.s = SimpleNamespace(**{**settings, **json.loads(name)})
         self.fingerprint = str(os.getpid()) if self.s.fingerprint == "own" else self.s.fingerprint
         self.recipe: Any = None
+        self.note("gpus", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
     def checksum(self) -> str:
         return f"{self.s.probe or os.getpid()} {self.seed()}"

@@ -280,6 +280,30 @@ def test_engines_come_and_go_with_nodes(nodes: Nodes, pool: Opened, tmp_path: Pa
     collect(iter(found))
 
 
+def test_engines_get_their_gpus(nodes: Nodes, tmp_path: Path) -> None:
+    """Two GPUs that are only said to be there: several engines on each, one on each, one on both."""
+    node = nodes.add_node(num_cpus=1, num_gpus=2)
+    try:
+        for settings, wanted in (
+            ({"per_gpu": 2}, ["0", "0", "1", "1"]),
+            ({}, ["0", "1"]),
+            ({"name": "vllm", "tensor_parallel": 2}, ["0,1"]),
+        ):
+            folder = tmp_path / str(len(wanted))
+            folder.mkdir()
+            model = config.Model(name=json.dumps({"log": str(folder)}), device="auto")
+            engine = config.Engine(fleet="auto", **settings)  # type: ignore[arg-type]
+            with Pool(model, engine, "pool_engines:fake", Cluster(model, engine)) as opened:
+                deadline = time.monotonic() + 10
+                while opened.at_work() < len(wanted) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                assert sorted(lines[0][1] for lines in logged(folder, "gpus").values()) == wanted
+                assert collect(opened.run(jobs_of(4))) == expected(jobs_of(4))
+    finally:
+        nodes.remove_node(node)
+    assert free_again()
+
+
 def test_what_one_engine_needs(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(*offered: Node, device: str = "auto", **settings: Any) -> tuple[int, int]:
         monkeypatch.setattr(Cluster, "nodes", lambda self: list(offered))
@@ -304,6 +328,8 @@ def test_what_one_engine_needs(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) ->
             fit(offered, **settings)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r'"engine.per_gpu" is 2 and "engine.tensor_parallel" 4'):
         fit(big, per_gpu=2, name="vllm", tensor_parallel=4)
+    with pytest.raises(UserError, match=r'"engine.per_gpu" is 2.*stacked.*"engine.copies"'):
+        fit(big, per_gpu=2, name="stacked")
     with pytest.raises(UserError, match=r'"model.device" is "cuda:1".*auto, cuda or cpu'):
         fit(big, device="cuda:1")
 
