@@ -24,7 +24,7 @@ from functools import lru_cache
 from seedfold.errors import UserError
 from seedfold.tasks import numbers
 from seedfold.tasks.child import Child
-from seedfold.tasks.latex_form import Form, read
+from seedfold.tasks.latex_form import Form, balanced, read
 from seedfold.tasks.latex_text import boxed, last_formula
 
 __all__ = ["Form", "Judge", "Reference", "Verdict", "boxed", "need_package", "readable", "same", "spell", "substance"]
@@ -120,7 +120,9 @@ def substance(text: str) -> str | None:
         rest = numbers.after_answer(text)
     if rest and rest.strip(" *:$.\\"):
         number = _NUMBER_FIRST.fullmatch(rest)  # and a sentence after it
-        return number[1] if number else last_formula(rest) or rest
+        named = number[1] if number else last_formula(rest) or rest
+        if balanced(named):  # `\boxed{18` is not: the text was cut off
+            return named
     found = last_formula(text)
     if found is not None:
         return found

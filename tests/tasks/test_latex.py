@@ -504,6 +504,7 @@ def test_rational(text: str, value: Fraction | int | None) -> None:
         ("The answer is $x = 5$. Done.", "5"),
         ("The answer is 18, as we saw before.", "18"),
         ("The answer is \\(\\frac{1}{2}\\).", "\\frac{1}{2}"),
+        ("The angle is \\(18^\\circ\\). So the answer is:\n\\[\\boxed{18", "18"),
         ("So $x=3$ and finally $y = 2\\pi$.", "y = 2\\pi"),
         ("So $x=3$, which makes 18 apples.", "18"),
         ("18 is it", "18"),

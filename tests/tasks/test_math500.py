@@ -51,6 +51,8 @@ TASK = Math500([row("18")])
         ("The answer is 18.", "18", 0, 1, None),
         ("The answer is $\\frac{36}{2}$.", "18", 0, 1, None),
         ("The answer is 12", "12\\pi", 0, 0, None),
+        ("The answer is:\n\\[\\boxed{18", "18", 0, 1, None),
+        ("\\boxed{18} no, the answer is \\boxed{17", "18", 1, 1, "18"),
         ("Hence $x = \\sqrt{2}$.", "\\sqrt2", 0, 1, None),
         ("That makes 18 apples.", "18", 0, 1, None),
         ("\\boxed{17}. The answer is 18.", "18", 0, 1, "17"),
