@@ -65,8 +65,8 @@ class Cluster:
             )
         if engine.name == "stacked" and engine.per_gpu > 1 and not engine.copies:
             raise UserError(
-                f'"engine.per_gpu" is {engine.per_gpu}, but a stacked engine takes a whole GPU unless "engine.copies" says how '
-                'much; set that, or use "engine.per_gpu" 1'
+                f'"engine.per_gpu" is {engine.per_gpu}, but a stacked engine takes a whole GPU unless "engine.copies" says '
+                'how much; set that, or use "engine.per_gpu" 1'
             )
         self.address, self._leave = engine.fleet, join(engine.fleet)
         self._looked = 0.0
@@ -178,7 +178,10 @@ class Seat:
     def serve(self, host: str, port: int, token: bytes, path: Sequence[str]) -> None:
         """Be an engine for whoever listens there."""
         sys.path += [place for place in path if place not in sys.path]
-        there = socket.create_connection((host, port), timeout=30)
+        try:
+            there = socket.create_connection((host, port), timeout=30)
+        except OSError as error:
+            raise RuntimeError(f"{socket.gethostname()} cannot reach the study at {host}:{port}: {error}") from None
         there.settimeout(None)
         keep_alive(there)
         there.sendall(token)

@@ -17,7 +17,8 @@ import pytest
 from checkpoints import small_study, write_tiny
 from pool_engines import PROMPTS, jobs_of, recipe
 from test_pool import alive, collect, expected, gone, logged
-from test_resume import outcome, recorded
+from test_resume import SCRIPT as STUDY
+from test_resume import kill_at, outcome, recorded
 
 import seedfold
 from seedfold import config
@@ -104,8 +105,8 @@ def test_as_many_engines_as_the_cluster_offers(pool: Opened) -> None:
 def test_records_are_the_same_for_any_number_of_engines_and_with_a_node_lost(
     nodes: Nodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A whole study through the main job: in this process, by one and two engines of the cluster, and by four on two nodes
-    of which one is killed in the middle."""
+    """A whole study through the main job: in this process; by one engine of the cluster; by two, with the study killed and
+    begun again; and by four on two nodes, with one node killed in the middle."""
     settings: dict[str, Any] = small_study(tmp_path, write_tiny(tmp_path / "model"), racing=True, block=8)
     settings["task"] |= {"limit": "learned", "max_tokens": 40, "stop": ["w"]}
     settings["model"]["device"] = "cpu"
@@ -115,6 +116,11 @@ def test_records_are_the_same_for_any_number_of_engines_and_with_a_node_lost(
         if count:
             settings["engine"] |= {"fleet": nodes.address, "count": count}
         folder = tmp_path / str(count)
+        if count == 2:
+            path = tmp_path / "config.json"
+            path.write_text(json.dumps(settings))
+            kill_at([sys.executable, "-c", STUDY, str(path), str(folder)], folder, len(results[0][2]) // 3, 0.01)
+            assert free_again()
         if count == 4:
             other, half = nodes.add_node(num_cpus=2), len(results[0][2]) // 2
             killer = threading.Thread(target=lose, args=(nodes, other, folder, half))
