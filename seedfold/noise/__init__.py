@@ -21,6 +21,8 @@ __all__ = ["Family", "Segment", "families", "family", "register", "tensor_key", 
 
 register("rademacher", "seedfold.noise.rademacher")
 register("gaussian", "seedfold.noise.gaussian")
+register("low-rank", "seedfold.noise.low_rank", "RANK")
+register("lora", "seedfold.noise.lora", "RANK[:MODULES]")
 
 
 def values(
@@ -29,17 +31,17 @@ def values(
     """The noise of the named tensor at flat row-major indices [start, stop).
 
     Args:
-        family: a name from ``families()``.
+        family: its name, see ``families()``.
         seed: 64-bit unsigned.
         tensor: the tensor's name in the checkpoint.
         start, stop: flat indices into the full tensor, 0 <= start <= stop <= 2**64.
-        shape: the full tensor's shape, for families that depend on it (none so far).
+        shape: the full tensor's shape, for families that depend on it: low-rank, lora.
 
     Returns:
         float32 CPU tensor of shape (stop - start,), of mean 0 and variance 1. Beyond it, a few MiB are used.
 
     Raises:
-        UserError: an unknown family, a seed, name or range outside the above.
+        UserError: an unknown family, a seed, name or range outside the above, or no shape where one is needed.
     """
     if not 0 <= start <= stop <= LAST_INDEX + 1:
         raise UserError(f"start, stop is {start}, {stop}; give 0 <= start <= stop <= 2**64")

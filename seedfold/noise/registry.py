@@ -1,7 +1,8 @@
-"""The registry of noise families. A family is one module and one registration."""
+"""The registry of noise families. A family, or a kind of them such as all ranks, is one module and one registration."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from operator import index
 from typing import TYPE_CHECKING, Protocol, cast
@@ -11,7 +12,8 @@ from seedfold.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-_MODULES: dict[str, str] = {}
+_MODULES: dict[str, tuple[str, str]] = {}
+"""Name -> module and argument, see `register`."""
 
 
 class Family(Protocol):
@@ -46,20 +48,39 @@ class Family(Protocol):
         ...
 
 
-def register(name: str, module: str) -> None:
-    """Add a family: ``module`` is the import path of a module that is a ``Family``. It is imported at first use.
+class Names(tuple[str, ...]):
+    """Names of families as one reads them, such as "low-rank-RANK"; "low-rank-8" is in them too."""
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        try:
+            family(name)
+        except UserError:
+            return False
+        return True
+
+
+def register(name: str, module: str, argument: str = "") -> None:
+    """Add a family, or a kind of family of which a number or the like makes one.
+
+    Args:
+        name: the family's, or what the names of a kind have before the hyphen.
+        module: the import path of a module that is a ``Family``, imported at first use. The module of a kind has a
+            function ``of(text)`` instead, which makes the ``Family`` of what follows the hyphen or raises UserError.
+        argument: for a kind: what the text is, in capitals, for messages.
 
     Raises:
         UserError: the name is empty or belongs to another module.
     """
-    if not name or _MODULES.get(name, module) != module:
+    if not name or _MODULES.get(name, (module, argument)) != (module, argument):
         raise UserError(f"family name is {name!r}, which is empty or taken; give another one")
-    _MODULES[name] = module
+    _MODULES[name] = (module, argument)
 
 
-def families() -> tuple[str, ...]:
-    """The registered names, in order of registration."""
-    return tuple(_MODULES)
+def families() -> Names:
+    """The registered names, in order of registration; of a kind, its name and what its argument is."""
+    return Names(f"{name}-{argument}" if argument else name for name, (_, argument) in _MODULES.items())
 
 
 def family(name: str) -> Family:
@@ -68,9 +89,17 @@ def family(name: str) -> Family:
     Raises:
         UserError: no such family.
     """
-    if name not in _MODULES:
-        raise UserError(f"family is {name!r}; give one of {', '.join(_MODULES)}")
-    return cast(Family, import_module(_MODULES[name]))
+    for known, (module, argument) in _MODULES.items():
+        if name == known and not argument:
+            return cast(Family, import_module(module))
+        if argument and name.startswith(f"{known}-"):
+            return _made(module, name.removeprefix(f"{known}-"))
+    raise UserError(f"family is {name!r}; give one of {', '.join(families())}")
+
+
+@cache
+def _made(module: str, text: str) -> Family:
+    return cast(Family, import_module(module).of(text))
 
 
 def check_seed(seed: int, field: str = "seed") -> int:

@@ -32,7 +32,7 @@ class Segment:
         start: flat index of the first weight.
         rows, row_length: extent of the segment, in rows and in weights per row.
         row_stride: distance between row starts, in weights; ignored when there is one row.
-        shape: the full tensor's shape, for families that depend on it (none so far).
+        shape: the full tensor's shape, for families that depend on it: low-rank, lora.
 
     Raises:
         UserError: an empty name, a negative number, overlapping rows, or an end beyond 64 bits.
