@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from seedfold.report.lines import best, level_text, minus, of_kind, percent, plain, points
+from seedfold.report.lines import best, level_text, minus, of_kind, passes, percent, plain, points, span
 
 WIDTH, HEIGHT = 400, 300
 LINE = 15
@@ -168,6 +168,37 @@ def transfer(record: dict[str, Any]) -> str:
         drawing.path("line-red", [(x(low), y(expected[0])), (x(high), y(expected[1]))])
         labels.append((y(expected[1]), "expected", "red"))
     _beside(drawing, right + 6, labels, top, bottom)
+    return drawing.done()
+
+
+def gains(record: dict[str, Any]) -> str:
+    """Difference to the base on test of every method, with its interval: a line per method, the base a dashed line."""
+    lines = [line for line in record["results"] if line.get("difference") is not None and line.get("ci95")]
+    if not lines:
+        return _empty("Nothing was compared with the base.")
+    ends = [end for line in lines for end in line["ci95"]]
+    low, high = _domain([0.0, *ends])
+    top, row = 12, 44
+    bottom = top + row * len(lines)
+    drawing = Drawing("Difference to the base on test, with intervals, method by method", height=bottom + 48)
+    x = Axis(low, high, 12, WIDTH - 12)
+    values = ticks(low, high)
+    for value in values:
+        drawing.line("grid", x(value), top, x(value), bottom)
+    drawing.line("dashed", x(0), top, x(0), bottom)
+    for number, line in enumerate(lines):
+        y = top + row * number + 32
+        colour = "blue" if line["kind"] in ("single", "vote", "fold") else "red"
+        drawing.line(f"line-{colour}", x(line["ci95"][0]), y, x(line["ci95"][1]), y)
+        title = f"{line['method']}: {points(line['difference'])} {span(line['ci95'])} points, {passes(line)} per answer"
+        drawing.dot(f"dot-{colour}", x(line["difference"]), y, title=title)
+        name = plain(line["method"])
+        drawing.text(
+            12, y - 12, name if len(name) <= 40 else name[:37] + "...", style="" if line["passes"] == 1 else "quiet"
+        )
+        drawing.text(WIDTH - 12, y - 12, f"{points(line['difference'])} {span(line['ci95'])}", "end")
+    labels = [(value, points(value).removesuffix(".0") if value else "0") for value in values]
+    drawing.x_axis(x, bottom, labels, "difference to the base on test, points")
     return drawing.done()
 
 

@@ -85,7 +85,7 @@ def against(record: dict[str, Any]) -> str:
     if not found or not vote:
         return ""
     verdict = {1: "the vote is better", -1: "self-consistency is better", 0: "no detectable difference"}[sign(found)]
-    return f"Vote against self-consistency at {_passes(vote)} per answer: {difference(found, record)}: {verdict}."
+    return f"Vote against self-consistency at {passes(vote)} per answer: {difference(found, record)}: {verdict}."
 
 
 def substance(record: dict[str, Any]) -> str:
@@ -197,26 +197,26 @@ def _nothing(record: dict[str, Any], others: list[dict[str, Any]]) -> str:
 def _many(record: dict[str, Any], vote: dict[str, Any], samples: dict[str, Any] | None) -> str:
     """The choice at K passes: the vote, or the base sampled as often."""
     found = comparison(record)
-    passes = _passes(vote)
+    cost = passes(vote)
     voted, sampled = sign(vote) > 0, samples is not None and sign(samples) > 0
     edge = difference(found, record) if found else "not measured"
     if voted and found and sign(found) > 0:
         return (
-            f"At {passes} per answer, deploy the {plain(vote['method'])}: {_gain(vote, record)}. It beats "
+            f"At {cost} per answer, deploy the {plain(vote['method'])}: {_gain(vote, record)}. It beats "
             f"self-consistency of the base at equal cost by {edge}."
         )
     if sampled and samples:
         how = "is detectably worse" if found and sign(found) < 0 else "is not detectably better"
         return (
-            f"At {passes} per answer, {plain(samples['method'])} is the simpler choice: {_gain(samples, record)}, "
+            f"At {cost} per answer, {plain(samples['method'])} is the simpler choice: {_gain(samples, record)}, "
             f"with the base's own weights. The {plain(vote['method'])} {how} than that: {edge}."
         )
     if voted:
         return (
-            f"At {passes} per answer, the {plain(vote['method'])} beats the base: {_gain(vote, record)}. "
+            f"At {cost} per answer, the {plain(vote['method'])} beats the base: {_gain(vote, record)}. "
             f"Its difference to self-consistency at equal cost is {edge}: not enough to show that perturbing helps."
         )
-    return f"At {passes} per answer nothing is detectably better than the base."
+    return f"At {cost} per answer nothing is detectably better than the base."
 
 
 def _gain(line: dict[str, Any], record: dict[str, Any]) -> str:
@@ -316,7 +316,12 @@ def minus(text: str) -> str:
     return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
 
 
-def _passes(line: dict[str, Any]) -> str:
+def _short(value: float | None) -> str:
+    """12345 → '12,345', 12345678 → '12.3M'."""
+    return count(value) if value is None or value < 1e6 else f"{value / 1e6:.1f}M"
+
+
+def passes(line: dict[str, Any]) -> str:
     return "1 forward pass" if line["passes"] == 1 else f"{line['passes']:,} forward passes"
 
 
@@ -344,7 +349,7 @@ def _table(results: list[dict[str, Any]], level: str) -> str:
             "" if line["p"] is None else p_text(line["p"]),
             str(line["passes"]),
             _number(cut_share(line)),
-            count(line.get("evaluations")),
+            _short(line.get("evaluations")),
         )
         for line in results
     ]

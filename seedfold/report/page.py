@@ -60,6 +60,12 @@ pre { background: var(--panel); padding: 12px; font-size: 13px; white-space: pre
 summary { cursor: pointer; }
 """
 
+GAINS = (
+    "What each method gained",
+    "An interval that holds the dashed line does not tell the method from the base. Names in grey take several forward "
+    "passes per answer.",
+)
+
 FIGURES: list[tuple[Callable[[dict[str, Any]], str], str, str]] = [
     (
         figures.lead,
@@ -119,6 +125,7 @@ def html(record: dict[str, Any]) -> str:
             f'<p class="verdict">{_prose(verdict(record))}</p>',
             _results(record),
             '<ul class="notes">' + "".join(f"<li>{_prose(text)}</li>" for text in _notes(record)) + "</ul>",
+            _figure(figures.gains(record), *GAINS),
             '<h2>What the search saw</h2>\n<div class="figures">',
             *(_figure(draw(record), title, caption) for draw, title, caption in FIGURES),
             "</div>",
@@ -158,6 +165,7 @@ def _results(record: dict[str, Any]) -> str:
         "lenient accuracy",
         "cut off",
         "passes per answer",
+        "answers to find",
     ]
     rows = [
         [
@@ -172,6 +180,7 @@ def _results(record: dict[str, Any]) -> str:
             percent(line["lenient"]),
             percent(cut_share(line)),
             count(line["passes"]),
+            count(line.get("evaluations")),
         ]
         for line in record["results"]
     ]

@@ -5,7 +5,7 @@ from sample import record
 
 from seedfold.report import figures
 
-DRAW = [figures.lead, figures.votes, figures.transfer, figures.scales, figures.progress]
+DRAW = [figures.gains, figures.lead, figures.votes, figures.transfer, figures.scales, figures.progress]
 RECORDS = {
     "usual": {},
     "one candidate": {"candidates": 1, "examples": 2},
@@ -112,6 +112,19 @@ def test_lead_puts_the_observed_beside_chance_and_test():
         for line in (*elements(svg, "line", "bar-blue")[:1], *elements(svg, "line", "bar-quiet"))
     )
     assert observed / chance == pytest.approx(5 / 6, abs=0.01)
+
+
+def test_gains_put_every_method_where_its_difference_is():
+    made = record()
+    svg = figures.gains(made)
+    dots = [float(e.get("cx")) for style in ("dot-blue", "dot-red") for e in elements(svg, "circle", style)]
+    lines = [line for line in made["results"] if line["kind"] != "base"]
+    assert len(dots) == len(lines)
+    zero = float(elements(svg, "line", "dashed")[0].get("x1"))
+    blue = [line["difference"] for line in lines if line["kind"] != "self-consistency"]
+    scale = [(dot - zero) / value for dot, value in zip(dots, blue, strict=False)]
+    assert scale == pytest.approx([scale[0]] * len(scale), rel=0.02)
+    assert scale[0] > 0
 
 
 def test_a_record_without_the_numbers_says_so():

@@ -51,7 +51,7 @@ def browse(path: Path, *options: str) -> subprocess.CompletedProcess:
 def test_the_page_holds_the_verdict_the_table_and_all_figures(tmp_path):
     page.write(record(), tmp_path / "deep" / "report.html")
     text = (tmp_path / "deep" / "report.html").read_text(encoding="utf-8")
-    assert text.count("<svg") == text.count("</svg>") == len(page.FIGURES) == 5
+    assert text.count("<svg") == text.count("</svg>") == len(page.FIGURES) + 1 == 6
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ET.fromstring(svg)
     assert text.index('class="verdict"') < text.index("<table") < text.index("<svg")
@@ -101,7 +101,7 @@ def test_whatever_comes_from_the_record_is_escaped():
 )
 def test_unusual_records_make_a_page(options):
     text = page.html(record(**options))
-    assert text.count("<svg") == 5
+    assert text.count("<svg") == 6
     assert not re.search(r"\bNone\b|\bnan\b", text)
     assert len(text) < 500_000
 
