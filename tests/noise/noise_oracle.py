@@ -38,3 +38,14 @@ def noise(family, seed, name, i):
         return float(quantiles()[uniform16(seed, name, i)])
     word = block_words(seed, name, i // 128)[i % 128 // 32]
     return -1.0 if word >> (i % 32) & 1 else 1.0
+
+
+def low_rank(rank, seed, name, i, width):
+    """Rank `rank`, the weight at flat index i of a matrix of that width."""
+    row, column = divmod(i, width)
+    total = sum(
+        noise("rademacher", seed, name + "#u", row * rank + k)
+        * noise("rademacher", seed, name + "#v", column * rank + k)
+        for k in range(rank)
+    )
+    return float(np.float32(total) * np.float32(1 / math.sqrt(rank)))
