@@ -108,9 +108,11 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from seedfold.evaluation import export
-
-    print(f"wrote {export(arguments.recipe, arguments.folder, arguments.model)}")
+    if arguments.adapter:
+        from seedfold.export import adapter as write
+    else:
+        from seedfold.evaluation import export as write
+    print(f"wrote {write(arguments.recipe, arguments.folder, arguments.model)}")
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -222,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("recipe", type=Path)
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument("--model", default="", help="where the base is, if not where the recipe says")
+    sub.add_argument("--adapter", action="store_true", help="write a LoRA adapter of PEFT instead (lora families)")
 
     sub = command(
         "inspect", _inspect, "show what a recipe does to each tensor: share changed, intended against realised"

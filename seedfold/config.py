@@ -80,7 +80,9 @@ class Splits:
 @dataclass(frozen=True)
 class Search:
     candidates: int = setting(64, "N, how many perturbed models to score", at_least(1))
-    family: str = setting("rademacher", "noise family: rademacher or gaussian", not_empty)
+    family: str = setting(
+        "rademacher", "noise family: rademacher, gaussian, low-rank-RANK or lora-RANK[:MODULES]", not_empty
+    )
     sigmas: tuple[float, ...] = setting(
         (5e-4, 1e-3, 2e-3), "standard deviations of the noise, taken in turn by the candidates", each(above_zero)
     )
