@@ -21,7 +21,8 @@ EXTRAS = {
     "images": ("PIL",),
     "tasks": ("reasoning_gym", "datasets", "math_verify", "latex2sympy2_extended"),
     "vllm": ("vllm",),
-    "ray": ("ray",),
+    "fleet": ("ray",),
+    "adapter": ("peft",),
 }
 """Extra of the package -> the modules it brings."""
 
