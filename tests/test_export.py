@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import write_tiny
 from safetensors.torch import load_file
 
-from seedfold import export
+from seedfold import cli, export
 from seedfold.engines.base import Decoding, Prompt
 from seedfold.errors import UserError
+from seedfold.recipe import Base, Recipe, Term
 from seedfold.weights import Weights
 
 CARD = "---\nlicense: apache-2.0\n---\n# A fold\nNaïve “quotes”.\n"
@@ -180,3 +182,140 @@ def test_missing_tensors_are_noticed(tiny, recipe_on, tmp_path):
 
 def test_free_space_is_asked_of_the_nearest_folder_that_exists(tmp_path):
     assert export.free_bytes(tmp_path / "a" / "b" / "c") > 0
+
+
+# As an adapter
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("model"))
+
+
+def merged(base, adapter):
+    """The base's weights once PEFT has loaded the adapter and merged it."""
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), adapter)
+    names = {name for name, _ in model.named_parameters() if "lora_" in name}
+    held = load_file(adapter / "adapter_model.safetensors")
+    assert {name.replace(".default", "") for name in names} == set(held)  # nothing is left as PEFT starts it
+    return Weights(model.merge_and_unload()), held
+
+
+def units(a, b):
+    """How many bfloat16 values apart, at most."""
+    ordered = [x.view(torch.int16).int() for x in (a, b)]
+    ordered = [torch.where(x < 0, -32768 - x, x) for x in ordered]
+    return int((ordered[0] - ordered[1]).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("terms", "rank", "tensors"),
+    [
+        ([("lora-4", 1, 0.02)], 4, 14),
+        ([("lora-4", 1, 0.02), ("lora-3", 2**63 + 1, -0.01), ("lora-1", 3, 0.005)], 8, 14),
+        ([("lora-2:q_proj+v_proj", 1, 0.03), ("lora-4:down_proj", 2, 0.03)], 6, 6),
+        ([("low-rank-4", 1, 0.02), ("lora-2:q_proj", 2, 0.01)], 6, 14),
+    ],
+    ids=["one", "several", "modules", "low-rank"],
+)
+@pytest.mark.parametrize("scale", ["absolute", "rms"])
+def test_peft_merges_an_adapter_into_the_recipes_weights(tiny_folder, recipe_on, tmp_path, terms, rank, tensors, scale):
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype="auto")
+    weights = Weights(base)
+    recipe = recipe_on(weights, *terms, dtype="bfloat16", scale=scale, include=("*_proj.weight",))
+    export.write_adapter(base, weights, recipe, tmp_path / "adapter")
+    assert contents(tmp_path) == ["adapter"]
+    assert contents(tmp_path / "adapter") == ["adapter_config.json", "adapter_model.safetensors", "recipe.json"]
+    assert Recipe.load(tmp_path / "adapter" / "recipe.json") == recipe
+    assert weights.checksum() == weights.fingerprint
+    found, held = merged(tiny_folder, tmp_path / "adapter")
+    assert all(rank in values.shape for values in held.values())
+    weights.become(recipe)
+    for name in weights.tensors:
+        assert units(found.live(name), weights.live(name)) <= 1, name
+        # PEFT sums the terms in another order, which rounds otherwise now and then.
+        assert (found.live(name) != weights.live(name)).float().mean() < 0.001, name
+    changed = [name for name in weights.tensors if not torch.equal(weights.live(name), weights.base(name))]
+    assert len(changed) == tensors
+
+
+def test_patterns_choose_the_layers_of_an_adapter(tiny_folder, recipe_on, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype="auto")
+    weights = Weights(base)
+    recipe = recipe_on(weights, ("lora-4", 1, 0.1), dtype="bfloat16", exclude=("*.layers.0.*",))
+    export.write_adapter(base, weights, recipe, tmp_path / "adapter")
+    found, held = merged(tiny_folder, tmp_path / "adapter")
+    assert len(held) == 2 * 7
+    names = {name for name in weights.tensors if not torch.equal(found.live(name), weights.base(name))}
+    assert names == {name for name in weights.tensors if ".layers.1." in name and "_proj" in name}
+
+
+def test_the_command_writes_an_adapter_that_generates_as_the_recipe(tiny_folder, tmp_path, capsys):
+    """Not merged: PEFT adds B A x to each layer's result."""
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype="auto")
+    weights = Weights(model)
+    recipe = Recipe(Base(str(tiny_folder), "", weights.fingerprint), (Term("lora-8", 5, 0.05),))
+    recipe.save(tmp_path / "recipe.json")
+    assert cli.main(["export", str(tmp_path / "recipe.json"), str(tmp_path / "out"), "--adapter"]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'out'}\n"
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        tiny_folder
+    )
+    ids = torch.arange(100, 140)[None]
+    before = model(ids).logits.float()
+    weights.become(recipe)
+    expected = model(ids).logits.float()
+    loaded = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype="auto")
+    seen = peft.PeftModel.from_pretrained(loaded, tmp_path / "out")(ids).logits.float()
+    assert (seen - expected).norm() < 0.05 * (before - expected).norm()
+    assert cli.main(["export", str(tmp_path / "recipe.json"), str(tmp_path / "out"), "--adapter"]) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("terms", "fields", "said"),
+    [
+        ([("rademacher", 7, 0.1)], {}, "family of seed 7 is rademacher"),
+        ([("lora-4", 1, 0.1), ("gaussian", 2, 0.1)], {}, "family of seed 2 is gaussian"),
+        ([("low-rank-4", 1, 0.1)], {}, "tensor model.embed_tokens.weight is no linear layer's weight"),
+        ([("low-rank-4", 1, 0.1)], {"include": ("*norm*",)}, "has dense noise"),
+        ([("lora-4:embed_tokens", 1, 0.1)], {}, "tensor model.embed_tokens.weight is no linear layer's weight"),
+        ([("lora-4", 1, 0.1)], {"rounding": "dither"}, "rounding of the recipe is dither"),
+        ([("lora-4:c_attn", 1, 0.1)], {}, "changes no weight"),
+        ([], {}, "changes no weight"),
+    ],
+)
+def test_what_no_adapter_can_hold_is_refused(tiny, recipe_on, tmp_path, terms, fields, said):
+    engine = tiny("llama", torch.bfloat16)
+    recipe = recipe_on(engine, *terms, **fields)
+    with pytest.raises(UserError, match=said):
+        export.write_adapter(engine.model, engine.weights, recipe, tmp_path / "adapter")
+    assert contents(tmp_path) == []
+
+
+def test_an_adapter_for_another_base_is_refused(tiny, recipe_on, tmp_path):
+    recipe = recipe_on(tiny("qwen2").weights, ("lora-4", 1, 0.1))
+    with pytest.raises(UserError, match="the recipe is on base"):
+        export.write_adapter(tiny("llama").model, tiny("llama").weights, recipe, tmp_path / "adapter")
+
+
+def test_a_full_disk_leaves_no_adapter(tiny, recipe_on, tmp_path, monkeypatch):
+    engine = tiny("llama")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export.os, "rename", full)
+    with pytest.raises(UserError, match=r"adapter.*No space left"):
+        export.write_adapter(engine.model, engine.weights, recipe_on(engine, ("lora-4", 1, 0.1)), tmp_path / "adapter")
+    assert contents(tmp_path) == []
