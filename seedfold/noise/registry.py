@@ -89,9 +89,10 @@ def family(name: str) -> Family:
     Raises:
         UserError: no such family.
     """
+    module, argument = _MODULES.get(name, ("", ""))
+    if module and not argument:
+        return cast(Family, import_module(module))
     for known, (module, argument) in _MODULES.items():
-        if name == known and not argument:
-            return cast(Family, import_module(module))
         if argument and name.startswith(f"{known}-"):
             return _made(module, name.removeprefix(f"{known}-"))
     raise UserError(f"family is {name!r}; give one of {', '.join(families())}")

@@ -127,6 +127,13 @@ def test_a_family_is_one_module_and_one_registration(monkeypatch):
     register("signs", "seedfold.noise.rademacher")
     assert families()[-1] == "signs"
     assert torch.equal(values("signs", 1, "w", 0, 300), values("rademacher", 1, "w", 0, 300))
+    register("low-rank-signs", "seedfold.noise.rademacher")  # begins as a kind of families does
+    assert torch.equal(values("low-rank-signs", 1, "w", 0, 300), values("rademacher", 1, "w", 0, 300))
+    register("thin", "seedfold.noise.low_rank", "WIDTH")
+    assert families()[-1] == "thin-WIDTH"
+    assert torch.equal(values("thin-3", 1, "w", 0, 30, shape=(5, 6)), values("low-rank-3", 1, "w", 0, 30, shape=(5, 6)))
+    with pytest.raises(UserError, match="taken"):
+        register("low-rank", "seedfold.noise.low_rank")
     with pytest.raises(UserError, match="taken"):
         register("signs", "elsewhere")
 
