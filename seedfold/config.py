@@ -124,7 +124,7 @@ class Engine:
     fleet: str = setting(
         "",
         "engines as actors of a Ray cluster: its address (HOST:PORT), auto (the one that runs here, or RAY_ADDRESS), or "
-        "local (one that is started on this machine and ends with the study); empty: processes of this machine, without Ray",
+        "local (one that is started here and ends with the study); empty: processes of this machine, without Ray",
     )
     per_gpu: int = setting(1, "fleet: engines that share a GPU", at_least(1))
     retries: int = setting(

@@ -16,6 +16,7 @@ import torch
 
 from seedfold.errors import UserError
 from seedfold.noise import Segment
+from seedfold.noise.registry import family
 from seedfold.noise.torch import perturbation, rebuild
 from seedfold.recipe import Recipe, Term
 
@@ -186,6 +187,13 @@ class Weights:
         if not recipe.terms:
             return {}
         names = selected(self.tensors, recipe.include, recipe.exclude)
+        for kind in {term.family for term in recipe.terms}:
+            touches = getattr(family(kind), "touches", None)
+            if touches and not any(map(touches, names)):
+                raise UserError(
+                    f'noise family "{kind}" is for modules that the perturbed tensors of this model are not of '
+                    f"({names[0]}, …): every candidate would be the base; name others, as in lora-8:q_proj+v_proj"
+                )
         if recipe.scale == "absolute":
             return {name: list(recipe.terms) for name in names}
         return {name: [Term(f, s, scale * self.rms(name)) for f, s, scale in recipe.terms] for name in names}

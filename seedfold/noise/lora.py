@@ -33,18 +33,19 @@ class Lora(LowRank):
         shape: tuple[int, ...] | None = None,
     ) -> None:
         """See ``Family.fill``."""
-        if self._meant(tensor) and len(known(shape, tensor)) == 2:
+        if self.touches(tensor) and len(known(shape, tensor)) == 2:
             super().fill(out, seed=seed, tensor=tensor, first=first, stride=stride, scale=scale, shape=shape)
         else:
             out.zero_()
 
     def factors(self, seed: int, tensor: str, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """See ``LowRank.factors``."""
-        if self._meant(tensor) and len(shape) == 2:
+        if self.touches(tensor) and len(shape) == 2:
             return super().factors(seed, tensor, shape)
         return None
 
-    def _meant(self, tensor: str) -> bool:
+    def touches(self, tensor: str) -> bool:
+        """Whether a tensor of this name, if it is a matrix, gets any noise. Families without this method touch all."""
         module, _, kind = tensor.rpartition(".")
         return kind == "weight" and module.rpartition(".")[2] in self.targets
 

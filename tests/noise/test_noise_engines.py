@@ -129,3 +129,12 @@ def test_a_study_of_an_unknown_rank_is_refused(tmp_path):
     settings = small_study(tmp_path, write_tiny(tmp_path / "model"), candidates=4, votes=[1], family="low-rank-0")
     with pytest.raises(UserError, match=r'"search.family" is "low-rank-0"; use one of .*low-rank-RANK'):
         seedfold.run(config.from_dict(settings), tmp_path / "out")
+
+
+def test_a_lora_family_that_meets_no_module_is_refused(recipe_on):
+    weights = Weights(tiny_model("llama", torch.bfloat16))
+    recipe = recipe_on(weights, ("lora-2:c_attn+c_proj", 1, 0.1), dtype="bfloat16")
+    with pytest.raises(
+        UserError, match=r'"lora-2:c_attn\+c_proj" is for modules that .* every candidate would be the base'
+    ):
+        weights.become(recipe)
