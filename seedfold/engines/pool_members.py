@@ -19,7 +19,11 @@ POLL = 0.2
 """Seconds between two looks at whether the processes live and get on."""
 
 STARTS = (2, 5)
-"""Times in a row that an engine may end while it is opened, until its place stays empty: before any was open, and after."""
+"""Times in a row that an engine may end while it is opened: before any was open, and after. Then its place stays empty, for
+ever longer if others are there, else for good."""
+
+LONGEST = 600.0
+"""Seconds that a place stays empty before it is tried again, at most."""
 
 TOGETHER = 30.0
 """Seconds that engines which open at the same time are waited for, at most, once the first is open."""
@@ -39,10 +43,18 @@ AGREE = {
 
 @dataclass
 class _Slot:
-    """A place among the engines. vain: times in a row that one ended while it was opened. closed: why it stays empty."""
+    """A place among the engines.
+
+    vain: times in a row that one ended while it was opened. later: when it is tried again. closed: why it is not.
+    """
 
     vain: int = 0
+    later: float = 0.0
     closed: str = ""
+
+    def empty(self) -> bool:
+        """Whether nobody is to be here now."""
+        return bool(self.closed) or time.monotonic() < self.later
 
 
 class Members:
@@ -146,7 +158,7 @@ class Members:
         """Open engines for the places that have none."""
         wanted = self._places.wanted()
         with self._lock:
-            taken = {worker.number for worker in self._workers} | {n for n, slot in self._slots.items() if slot.closed}
+            taken = {worker.number for worker in self._workers} | {n for n, slot in self._slots.items() if slot.empty()}
             free = (number for number in itertools.count() if number not in taken)
             missing = [] if self._closing.is_set() else list(itertools.islice(free, max(0, wanted - len(taken))))
             for number in missing:
@@ -154,7 +166,8 @@ class Members:
                 worker.send(*self._opening)
                 self._workers.append(worker)
                 self._start(self._serve, worker)
-            if not self._workers and not self._closing.is_set() and taken:
+            closed = all(self._slots[number].closed for number in taken)
+            if not self._workers and not self._closing.is_set() and taken and closed:
                 self._stop(self._none_left())
 
     def _serve(self, worker: Worker) -> None:
@@ -215,8 +228,13 @@ class Members:
         if worker.refusal:
             slot.closed = f"{worker.name} {worker.refusal}" if worker.facts else worker.refusal
             told = f"{worker.name} is refused: {worker.refusal}"
-        elif slot.vain >= STARTS[self._facts is not None]:
-            slot.closed = told = f'{worker.name} {how}, while it was opened; lower "engine.count" or mend that'
+        elif (many := slot.vain - STARTS[self._facts is not None]) >= 0:
+            told = f"{worker.name} {how}, while it was opened"
+            if any(other.connected for other in self._workers):
+                slot.later = time.monotonic() + (wait := min(LONGEST, 5.0 * 2**many))
+                told = f"{told}; that is tried again in {wait:.0f} s"
+            else:
+                slot.closed = told = f'{told}; lower "engine.count" or mend that'
         else:
             told = f"{worker.name} {how}; its work goes to others, and another is opened in its place"
         self._tell(told)

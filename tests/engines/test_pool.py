@@ -69,13 +69,13 @@ def expected(jobs: list[Job], **settings: Any) -> dict[tuple[int, int, int], Ans
 
 
 def logged(folder: Path, word: str) -> dict[str, list[list[str]]]:
-    """Process -> what it noted under a word, in order: its time and the rest."""
-    return {
-        path.stem: [
-            [line.split()[0], *line.split()[2:]] for line in path.read_text().splitlines() if line.split()[1] == word
-        ]
-        for path in folder.glob("*.log")
-    }
+    """Process -> what it noted under a word, in order: its time and the rest. Those that noted nothing are left out."""
+    found: dict[str, list[list[str]]] = {}
+    for path in folder.glob("*.log"):
+        for when, kind, *rest in map(str.split, path.read_text().splitlines()):
+            if kind == word:
+                found.setdefault(path.stem, []).append([when, *rest])
+    return found
 
 
 def test_every_answer_comes_once_and_is_that_of_one_engine(pool: Opened, tmp_path: Path) -> None:
