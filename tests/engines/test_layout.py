@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_model
+from tiny_models import tiny_model
 
 from seedfold.engines.held import Held
 from seedfold.engines.layout import partition, probe

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import IdTokenizer, tiny_model
+from tiny_models import IdTokenizer, tiny_model
 
 from seedfold.engines.base import Decoding, Job, Prompt
 from seedfold.engines.stacked import PREFILL, SHARED, StackedEngine

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
-from conftest import tiny_model
+from tiny_models import tiny_model
 
 pytest.importorskip("vllm", reason="needs vllm; pip install 'seedfold[vllm]'", exc_type=ImportError)
 

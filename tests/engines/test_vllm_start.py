@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import tiny_model
+from tiny_models import tiny_model
 
 from seedfold import config
 from seedfold.engines.vllm_start import GIB, Gpu, environment, invariant, read, share, visible

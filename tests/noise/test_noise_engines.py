@@ -3,7 +3,7 @@
 import pytest
 import torch
 from checkpoints import small_study, write_tiny
-from conftest import IdTokenizer, tiny_model
+from tiny_models import IdTokenizer, tiny_model
 
 import seedfold
 from seedfold import config, evaluation, models
