@@ -347,9 +347,11 @@ def test_a_plan_of_a_fleet(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.Mon
     settings: dict[str, Any] = small_study(tmp_path, write_tiny(tmp_path / "model"))
     settings["engine"] |= {"fleet": "auto", "count": 3, "threads": 1}
     settings["search"]["candidates"] = 300
+    told = plan.plan(config.from_dict(settings), probe=False)
+    assert "fleet auto: 1 node with 2 CPUs and 0 GPUs, room for 2 engines, 3 wanted\n1 of them wait" in told
+    settings["engine"]["count"] = 2
     monkeypatch.setattr(plan, "SECONDS", 0.5)
     told = plan.plan(config.from_dict(settings))
-    assert "fleet auto: 1 node with 2 CPUs and 0 GPUs, room for 2 engines, 3 wanted\n1 of them wait" in told
     assert re.search(
         r"answers of candidates in \d s by [12] engines?: .*\ntime: about .*\nmemory: about .*\(2 engines,", told
     )

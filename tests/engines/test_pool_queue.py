@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from pool_engines import PROMPTS, jobs_of
 
-from seedfold import config
-from seedfold.engines import memory, pool_child
 from seedfold.engines.base import Answer, Decoding, Job
 from seedfold.engines.pool_load import BUCKETS, Loads
 from seedfold.engines.pool_queue import TOO_MANY, Run
@@ -131,14 +129,3 @@ def test_rates_are_those_of_late() -> None:
     loads.add(0, now - 5, now - 4, 30)
     loads.add(1, now - 3, now, 60)
     assert loads.rates(60.0) == {0: pytest.approx(0.5, rel=0.05), 1: pytest.approx(1.0, rel=0.05)}
-
-
-def test_engines_on_one_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = memory.Gpu(0, "gpu", 80 * memory.GIB, 80 * memory.GIB, "9.0")
-    monkeypatch.setattr(memory, "gpus", lambda device: [gpu])
-    monkeypatch.setattr(memory, "checkpoint", lambda model: memory.Checkpoint(5 * memory.GIB, 1000))
-    model, engine = config.Model(), config.Engine(name="vllm")
-    made = pool_child.shared(model, engine, 3)
-    assert made.memory == pytest.approx(72 / 3 - 12, abs=0.1)  # two copies of 5 GiB and 2 for the rest
-    assert pool_child.shared(model, config.Engine(name="vllm", memory=4.0), 3).memory == 4.0
-    assert pool_child.shared(model, config.Engine(name="stacked"), 3).memory == 0.0
