@@ -52,10 +52,10 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture
 def pool(nodes: Nodes) -> Iterator[Opened]:
-    """pool(count, opener="fake", patience=0.5, **settings of Fake): closed, and seen to be gone, at the end."""
+    """pool(count, opener="fake", patience=10.0, **settings of Fake): closed, and seen to be gone, at the end."""
     made: list[Pool] = []
 
-    def open_one(count: int, opener: str = "fake", patience: float = 0.5, **settings: Any) -> Pool:
+    def open_one(count: int, opener: str = "fake", patience: float = 10.0, **settings: Any) -> Pool:
         model = config.Model(name=json.dumps(settings), device="cpu")
         engine = config.Engine(count=count, fleet="auto", patience=patience)
         made.append(Pool(model, engine, f"pool_engines:{opener}", Cluster(model, engine)))
@@ -183,7 +183,7 @@ def test_work_that_ends_every_actor_is_set_aside(
 
 
 def test_an_actor_that_hangs_is_replaced(pool: Opened, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    two = pool(2, log=str(tmp_path), delay=0.01)
+    two = pool(2, patience=0.5, log=str(tmp_path), delay=0.01)
     assert collect(two.run(jobs_of(4))) == expected(jobs_of(4))
     stopped = pids_of(two)[0]
     os.kill(stopped, signal.SIGSTOP)  # it does not even end when it is asked to

@@ -30,12 +30,12 @@ Opened = Callable[..., Pool]
 
 @pytest.fixture
 def pool() -> Iterator[Opened]:
-    """pool(count, opener="fake", **settings of Fake): closed, and seen to be gone, at the end."""
+    """pool(count, opener="fake", patience=10.0, **settings of Fake): closed, and seen to be gone, at the end."""
     made: list[tuple[Pool, list[int]]] = []
 
-    def open_one(count: int, opener: str = "fake", **settings: Any) -> Pool:
+    def open_one(count: int, opener: str = "fake", patience: float = 10.0, **settings: Any) -> Pool:
         model = config.Model(name=json.dumps(settings), device="cpu")
-        opened = Pool(model, config.Engine(count=count, patience=0.5), f"pool_engines:{opener}")
+        opened = Pool(model, config.Engine(count=count, patience=patience), f"pool_engines:{opener}")
         made.append((opened, [child.process.pid for child in opened._workers]))
         return opened
 
@@ -234,7 +234,7 @@ def test_when_every_job_fails_the_run_stops_early(pool: Opened, capfd: pytest.Ca
 
 def test_an_engine_that_hangs_is_replaced(pool: Opened, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     jobs = jobs_of(8)
-    two = pool(2, log=str(tmp_path), delay=0.01, bad=5, how="stick once")
+    two = pool(2, patience=0.5, log=str(tmp_path), delay=0.01, bad=5, how="stick once")
     begun = time.monotonic()
     assert collect(two.run(jobs)) == expected(jobs)
     assert 0.5 < time.monotonic() - begun < 8.0
@@ -242,7 +242,7 @@ def test_an_engine_that_hangs_is_replaced(pool: Opened, tmp_path: Path, capfd: p
 
 
 def test_a_slow_engine_is_not_taken_for_hung(pool: Opened, capfd: pytest.CaptureFixture[str]) -> None:
-    two = pool(2, delay=0.6)  # longer than its patience from the first answer on
+    two = pool(2, patience=0.5, delay=0.6)  # longer than its patience from the first answer on
     assert collect(two.run(jobs_of(2))) == expected(jobs_of(2))
     assert not capfd.readouterr().err
 
@@ -250,7 +250,7 @@ def test_a_slow_engine_is_not_taken_for_hung(pool: Opened, capfd: pytest.Capture
 def test_a_stopped_process_holds_up_nobody(pool: Opened, tmp_path: Path) -> None:
     """With more to be told than its socket takes."""
     prompts = [Prompt((7,) * 50_000, f"p{i}") for i in range(8)]
-    two = pool(2, log=str(tmp_path), delay=0.01)
+    two = pool(2, patience=0.5, log=str(tmp_path), delay=0.01)
     assert collect(two.run(jobs_of(4))) == expected(jobs_of(4))
     os.kill(two._workers[0].process.pid, signal.SIGSTOP)
     assert collect(two.run(jobs_of(6, prompts))) == expected(jobs_of(6, prompts))

@@ -479,7 +479,7 @@ def test_bad_arguments_are_the_users_to_mend(device, change, said):
 def test_a_registered_family_without_a_kernel(device, monkeypatch):
     from seedfold.noise import registry
 
-    monkeypatch.setattr(registry, "_MODULES", {**registry._MODULES, "signs": "seedfold.noise.rademacher"})
+    monkeypatch.setattr(registry, "_MODULES", {**registry._MODULES, "signs": ("seedfold.noise.rademacher", "")})
     rebuilder = fused.Rebuilder(parts_of([Segment.whole("w", 8)], torch.bfloat16, device))
     with pytest.raises(UserError, match="'signs', which has no fused kernel; give one of rademacher, gaussian"):
         rebuilder.rebuild([("signs", 1, 0.1)])
