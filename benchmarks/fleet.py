@@ -75,7 +75,7 @@ def toy_fleet(seconds: float, engines: int) -> Any:
     from seedfold.engines.fleet import Cluster
     from seedfold.engines.pool import Pool
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     if not ray.is_initialized():
         ray.init(address="local", num_cpus=engines, include_dashboard=False, log_to_driver=False, logging_level="error")
     model, engine = (

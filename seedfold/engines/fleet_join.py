@@ -49,6 +49,7 @@ def join(address: str) -> Callable[[], None]:
     # Ray prints an actor's end, which the pool tells in a line, as a paragraph on standard output, where results belong.
     ray._private.worker._worker_logs_enabled = False
     if address == "local":
+        os.environ.setdefault("RAY_worker_niceness", "0")  # else whatever else runs here comes before the engines
         before = started(os.getpid())
         ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **quiet)
         keeper = keep(started(os.getpid()) - before)

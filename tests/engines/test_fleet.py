@@ -39,7 +39,7 @@ Opened = Callable[..., Pool]
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     """A cluster of one node with two CPUs, which this process has joined."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     # Ray notices a lost node after half a minute, unless it looks more often.
     often = {"health_check_period_ms": 500, "health_check_timeout_ms": 1500, "health_check_failure_threshold": 2}
     head = {"num_cpus": 2, "include_dashboard": False, "_system_config": {"health_check_initial_delay_ms": 0, **often}}
