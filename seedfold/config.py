@@ -182,6 +182,8 @@ class Stats:
     seed: int = setting(0, "seed of the resampling", seed64)
 
 
+Built = typing.TypeVar("Built")
+
 BATCH = {"transformers": 64, "vllm": 256, "stacked": 128}
 """Answers generated at once, unless the config says: what the engine of that name does well."""
 
@@ -261,7 +263,17 @@ class Config:
 
 
 def load(path: str | Path | None = None, settings: Sequence[str] = ()) -> Config:
-    """Read a TOML file (or only the defaults) and apply ``a.b=value`` settings; values are TOML, bare words strings."""
+    """Read a TOML file (or only the defaults) and apply ``a.b=value`` settings; values are TOML, bare words strings.
+
+    A speedrun's standard is read as the study that it is: its table [speedrun] is left out.
+    """
+    tree = read(path, settings)
+    tree.pop("speedrun", None)
+    return from_dict(tree)
+
+
+def read(path: str | Path | None, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The tables of a TOML file with the settings applied, unchecked."""
     tree: dict[str, Any] = {}
     if path is not None:
         try:
@@ -274,17 +286,22 @@ def load(path: str | Path | None = None, settings: Sequence[str] = ()) -> Config
             raise UserError(f'config file "{path}" is not valid TOML: {error}; mend that line') from None
     for item in settings:
         _apply(tree, item)
-    return from_dict(tree)
+    return tree
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """Build a config from nested mappings; unknown keys, wrong types and bad values raise `UserError`."""
-    return typing.cast(Config, _build(Config, tree, ""))
+    return build(Config, tree)
 
 
-def describe() -> list[tuple[str, str, Any, str]]:
+def build(kind: type[Built], tree: Any, path: str = "") -> Built:
+    """The same for another tree of dataclasses, the table `path`."""
+    return typing.cast(Built, _build(kind, tree, path))
+
+
+def describe(kind: type = Config, prefix: str = "") -> list[tuple[str, str, Any, str]]:
     """(dotted path, type, default, documentation) of every setting, in order."""
-    return list(_describe(Config, ""))
+    return list(_describe(kind, prefix))
 
 
 def _describe(kind: type, prefix: str) -> typing.Iterator[tuple[str, str, Any, str]]:

@@ -1,0 +1,1 @@
+"""The speedrun: a fixed standard, run from launch to record, its phases timed and its claims checked again."""
