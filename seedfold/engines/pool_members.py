@@ -26,7 +26,7 @@ LONGEST = 600.0
 """Seconds that a place stays empty before it is tried again, at most."""
 
 TOGETHER = 30.0
-"""Seconds that engines which open at the same time are waited for, at most, once the first is open."""
+"""Seconds that engines which are being opened are waited for, at most, once the first is open."""
 
 AGREE = {
     "seedfold": "runs seedfold",
@@ -78,6 +78,7 @@ class Members:
         self._slots: dict[int, _Slot] = defaultdict(_Slot)
         self._facts: dict[str, Any] | None = None  # of the first engine that was open
         self._worked: dict[int, str] = {}  # number of an engine that may work -> its machine
+        self._names: dict[int, str] = {}  # and what it is called
         self._refused: set[int] = set()
         self._untold: list[str] = []
         self._broken: Exception | None = None  # nothing more will be done
@@ -109,6 +110,7 @@ class Members:
             self._lock.wait_for(lambda: self._broken or self._facts)
             took = min(TOGETHER, time.monotonic() - begun)
             self._lock.wait_for(lambda: self._broken or all(worker.ready for worker in self._workers), took)
+            self._lock.wait_for(lambda: self._broken or self._settled(), TOGETHER)
             if self._broken:
                 raise self._broken
             return dict(self._facts or {})
@@ -213,7 +215,7 @@ class Members:
                 return
         worker.ready, worker.width = True, facts["copies"]
         self._tell()
-        self._worked[worker.number] = facts["machine"]
+        self._worked[worker.number], self._names[worker.number] = facts["machine"], worker.name
         self._judge()
         self._came()
 
@@ -248,10 +250,13 @@ class Members:
             print(*self._untold, sep="\n", end="\n" * bool(self._untold), file=sys.stderr, flush=True)
             self._untold = []
 
+    def _settled(self) -> bool:
+        """Whether none is being opened, as far as it has begun to be."""
+        return all(worker.ready for worker in self._workers if worker.connected)
+
     def _judge(self) -> None:
         """One engine that differs is at fault; but where half of them do, nobody knows who is right."""
-        settled = all(other.ready for other in self._workers if other.connected)
-        if settled and self._refused and len(self._refused) >= len(self._worked):
+        if self._settled() and self._refused and len(self._refused) >= len(self._worked):
             differing = "; ".join(self._slots[number].closed for number in sorted(self._refused))
             self._stop(
                 UserError(

@@ -142,6 +142,14 @@ def fragile(model: Any, engine: Any) -> Fake:
     return made
 
 
+def later(model: Any, engine: Any) -> Fake:
+    """The second to be opened takes two seconds longer."""
+    made = Fake(model.name)
+    if made.seen("one"):
+        time.sleep(2)
+    return made
+
+
 def odd(model: Any, engine: Any) -> Fake:
     """Other weights than before, once there is a file "even"."""
     made = Fake(model.name)

@@ -59,6 +59,9 @@ def pool(nodes: Nodes) -> Iterator[Opened]:
         model = config.Model(name=json.dumps(settings), device="cpu")
         engine = config.Engine(count=count, fleet="auto", patience=patience)
         made.append(Pool(model, engine, f"pool_engines:{opener}", Cluster(model, engine)))
+        deadline = time.monotonic() + 10
+        while made[-1].at_work() < count and time.monotonic() < deadline:
+            time.sleep(0.02)  # there is room for all of them
         return made[-1]
 
     yield open_one
@@ -194,7 +197,7 @@ def test_an_actor_that_hangs_is_replaced(pool: Opened, tmp_path: Path, capfd: py
 
 def test_actors_must_rebuild_the_same_weights(pool: Opened, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"engine \d on .* rebuilds two probe recipes to weights with the fingerprints"):
-        list(pool(2, probe="").run(jobs_of(1)))
+        list(pool(2, probe="", delay=0.05).run(jobs_of(60)))
     two = pool(2, "odd", log=str(tmp_path), delay=0.02)
     (tmp_path / "even").touch()
     kill(two, 1)
@@ -266,7 +269,7 @@ def test_nothing_is_left_when_the_driver_ends(nodes: Nodes, where: str, how: str
 def test_engines_come_and_go_with_nodes(nodes: Nodes, pool: Opened, tmp_path: Path) -> None:
     all_of_it = pool(0, log=str(tmp_path), delay=0.05)
     assert len(all_of_it._workers) == 2
-    run = all_of_it.run(jobs_of(400))
+    run = all_of_it.run(jobs_of(4000))
     found = [next(run)]
     node = nodes.add_node(num_cpus=1)
     try:

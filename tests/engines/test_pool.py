@@ -47,10 +47,9 @@ def pool() -> Iterator[Opened]:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
 def collect(run: Iterator[tuple[int, list[Answer]]]) -> dict[tuple[int, int, int], Answer]:
@@ -373,6 +372,11 @@ def test_engines_must_hold_the_same_weights(pool: Opened) -> None:
         list(pool(2, fingerprint="own").run(jobs_of(1)))
     with pytest.raises(UserError, match=r"engine \d of 2 rebuilds two probe recipes to weights with the fingerprints"):
         list(pool(2, probe="").run(jobs_of(1)))
+
+
+def test_no_work_is_given_out_while_another_is_being_opened(pool: Opened, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gave engines with different weights"):
+        list(pool(2, "later", log=str(tmp_path), probe="").run(jobs_of(1)))
 
 
 def test_one_engine_that_differs_is_refused_by_name(
