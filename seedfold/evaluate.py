@@ -85,6 +85,8 @@ class Evaluator:
                     self.journal.record(graded)
                 for answer, row in zip(fresh, graded, strict=True):
                     rows[answer.index, answer.sample] = row
+                if len(rows) == len(examples) * len(asks[missing[number]].samples):
+                    self.progress.seed()
                 self.progress.add(len(graded))
         return [
             [[rows[i, sample] for sample in ask.samples] for i in range(len(examples))]

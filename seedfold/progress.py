@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 
@@ -23,7 +24,11 @@ class Progress:
         self.stream: TextIO | None = None if quiet else sys.stderr
         self.done = self.fresh = 0
         self.phase = ""
-        self._start = time.monotonic()
+        self.seeds = 0
+        """Recipes that have answered all that they were asked in this phase."""
+        self.engines: Callable[[], Mapping[int, float]] = dict
+        """Engine -> recipes a second, lately; where there are several."""
+        self._start = self._entered = time.monotonic()
         self._shown = 0.0
         self._live = bool(self.stream and self.stream.isatty())
 
@@ -32,7 +37,7 @@ class Progress:
 
     def enter(self, phase: str) -> None:
         """A new phase begins."""
-        self.phase = phase
+        self.phase, self.seeds, self._entered = phase, 0, time.monotonic()
         self._show(force=True)
 
     def add(self, count: int, known: bool = False) -> None:
@@ -41,6 +46,10 @@ class Progress:
         if not known:
             self.fresh += count
             self._show()
+
+    def seed(self) -> None:
+        """A recipe has answered all that it was asked."""
+        self.seeds += 1
 
     def say(self, text: str) -> None:
         """A line of its own."""
@@ -52,12 +61,14 @@ class Progress:
         self._clear()
 
     def line(self) -> str:
-        seconds = time.monotonic() - self._start
-        rate = self.fresh / seconds if seconds > 0 else 0.0
+        now = time.monotonic()
+        rate = self.fresh / max(now - self._start, 1e-9)
         left = max(0, self.total - self.done)
         time_left = f", {duration(left / rate)} left" if rate and self.total else ""
         of = f" of {self.total}" if self.total else ""
-        return f"{self.phase}: {self.done}{of} answers, {rate:.1f}/s{time_left}"
+        seeds = f", {self.seeds / max(now - self._entered, 1e-9):.3g} seeds/s" if self.seeds else ""
+        each = ", ".join(f"{number}: {speed:.3g}" for number, speed in self.engines().items())
+        return f"{self.phase}: {self.done}{of} answers, {rate:.1f}/s{seeds}{time_left}{f'; engines {each}' if each else ''}"
 
     def _show(self, force: bool = False) -> None:
         now = time.monotonic()

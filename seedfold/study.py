@@ -106,7 +106,7 @@ def run(
     _warn(leaked, config, progress)
     with Journal.open(folder, config.binding()) as journal, _clock(journal) as seconds:
         progress.say(f"loading {config.model.name}")
-        with opened(config.model, config.engine) as engine:
+        with opened(config.model, config.engine) as engine, _watched(engine, folder, progress) as keep:
             evaluator = Evaluator(engine, task, journal, progress)
             check_room(evaluator, (*splits.search, *splits.select, *splits.gate, *splits.test))
             same_material(journal, engine, evaluator, splits)
@@ -125,7 +125,8 @@ def run(
             record["token_limit"] = token_limit(scored.base, task.max_tokens, config.task.limit)
             record["leakage"] = leaked
             record["seconds"] = seconds()
-            write(record, folder)
+            keep()
+            write(record, folder, dealt)
     return Study(folder, record)
 
 
@@ -410,13 +411,31 @@ def same_material(journal: Journal, engine: Engine, evaluator: Evaluator, splits
     known = journal.noted("material") if journal.count() else None
     if known is None:
         journal.note("material", material)
-        return
+        known = material
     for name, value in material.items():
         if known.get(name) != value:
             raise UserError(
                 f'the {name} changed since folder "{journal.folder}" was begun (then {known.get(name)}, now {value}); '
                 "put back what was there, or start in a new folder"
             )
+    # Who looks at the folder later, or from another process, needs the splits and may not have the data.
+    journal.note("splits", {name: [example.id for example in examples] for name, examples in vars(splits).items()})
+
+
+@contextmanager
+def _watched(engine: Engine, folder: Path, progress: Progress) -> Iterator[Callable[[], None]]:
+    """Show how fast each engine of a pool is, and keep in the folder how busy they were: when asked, and at any end."""
+    if not hasattr(engine, "utilisation"):
+        yield lambda: None
+        return
+    from seedfold.engines.pool_load import Told
+
+    told = Told(folder / "engines.json")
+    progress.engines = engine.rates  # type: ignore[attr-defined]
+    try:
+        yield (keep := lambda: told.write(engine.utilisation(), engine.names()))  # type: ignore[attr-defined]
+    finally:
+        keep()
 
 
 @contextmanager

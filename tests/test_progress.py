@@ -33,3 +33,18 @@ def test_known_answers_say_nothing_about_the_rate() -> None:
     progress.add(90, known=True)
     assert "0.0/s" in progress.line()
     assert "left" not in progress.line()
+
+
+def test_seeds_a_second_in_all_and_of_each_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    progress = Progress(quiet=True)
+    progress.enter("search")
+    progress.engines = lambda: {0: 0.25, 1: 1.25}
+    for _ in range(3):
+        now[0] += 1
+        progress.add(5)
+        progress.seed()
+    assert progress.line() == "search: 15 answers, 5.0/s, 1 seeds/s; engines 0: 0.25, 1: 1.25"
+    progress.enter("select")
+    assert "seeds/s" not in progress.line()

@@ -112,6 +112,9 @@ def test_kills_change_nothing_with_engines_in_processes_of_their_own(tmp_path: P
     assert before == sorted(before), "a kill lost evaluations"
     assert not (killed / "record.json").exists()
     subprocess.run(run, check=True, capture_output=True)
+    busy = json.loads((killed / "engines.json").read_text())
+    assert set(busy["engines"]) == {"0", "1"}
+    assert all(0 < row[3] <= row[2] - row[1] + 0.02 and row[4] >= 0 for row in busy["rows"])
     (record, *rest), (expected, *others) = outcome(killed), outcome(tmp_path / "one")
     assert rest == others
     assert record.pop("machine")["engines"] == 2  # type: ignore[index]

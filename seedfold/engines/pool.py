@@ -142,6 +142,11 @@ class Pool(Members):
         with self._lock:
             return self._loads.rows()
 
+    def names(self) -> dict[int, str]:
+        """Engine -> what it is called, of those that ever worked."""
+        with self._lock:
+            return dict(self._names)
+
     def rates(self, seconds: float = 60.0) -> dict[int, float]:
         """Engine -> units (jobs, or parts of those with many samples) a second, lately."""
         with self._lock:

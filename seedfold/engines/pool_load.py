@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 BUCKETS = 600
 """Stretches of time that are kept apart; when there are more, pairs of them are joined."""
@@ -64,3 +68,32 @@ class Loads:
             before = rows.get((bucket // 2, engine), (0.0, 0))
             rows[bucket // 2, engine] = before[0] + busy, before[1] + units
         self._rows = rows
+
+
+class Told:
+    """A file of what engines did: JSON. "engines" maps an engine's number to its name; "rows" are lists of engine,
+    start, end, busy (seconds of running time, in which a run that goes on follows at once) and units ended.
+
+    What cannot be read is begun anew, for nothing rests on it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            self._names, self._rows = dict(told["engines"]), list(told["rows"])
+            self._before = max((row[2] for row in self._rows), default=0.0)
+        except (OSError, ValueError, LookupError, TypeError):
+            self._names, self._rows, self._before = {}, [], 0.0
+
+    def write(self, loads: Sequence[Load], names: Mapping[int, str]) -> None:
+        """Write what was there before, and what engines did since."""
+        shift = self._before - min((load.start for load in loads), default=0.0)
+        rows = [
+            [load.engine, round(load.start + shift, 2), round(load.end + shift, 2), round(load.busy, 2), load.units]
+            for load in loads
+        ]
+        told = {"engines": self._names | {str(n): name for n, name in sorted(names.items())}, "rows": self._rows + rows}
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text(json.dumps(told), encoding="utf-8")
+        partial.replace(self.path)

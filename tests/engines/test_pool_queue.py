@@ -1,14 +1,16 @@
 """Who does what, what becomes of work whose engine ended, how long a silence may be, and how busy everybody was."""
 
+import json
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pool_engines import PROMPTS, jobs_of
 
 from seedfold.engines.base import Answer, Decoding, Job
-from seedfold.engines.pool_load import BUCKETS, Loads
+from seedfold.engines.pool_load import BUCKETS, Load, Loads, Told
 from seedfold.engines.pool_queue import TOO_MANY, Run
 from seedfold.engines.pool_worker import FACTOR, FIRST, LEAST, Worker
 
@@ -129,3 +131,20 @@ def test_rates_are_those_of_late() -> None:
     loads.add(0, now - 5, now - 4, 30)
     loads.add(1, now - 3, now, 60)
     assert loads.rates(60.0) == {0: pytest.approx(0.5, rel=0.05), 1: pytest.approx(1.0, rel=0.05)}
+
+
+def test_what_engines_did_is_kept_over_runs(tmp_path: Path) -> None:
+    path = tmp_path / "engines.json"
+    for first in (1000.0, 5000.0):  # the second run, later that day
+        told = Told(path)
+        told.write([Load(0, first, first + 1, 0.5, 1)], {0: "engine 1"})
+        told.write(
+            [Load(0, first, first + 1, 0.5, 1), Load(1, first + 1, first + 2, 1.0, 3)], {0: "engine 1", 1: "engine 2"}
+        )
+    assert json.loads(path.read_text()) == {
+        "engines": {"0": "engine 1", "1": "engine 2"},
+        "rows": [[0, 0, 1, 0.5, 1], [1, 1, 2, 1.0, 3], [0, 2, 3, 0.5, 1], [1, 3, 4, 1.0, 3]],
+    }
+    path.write_text("{")
+    Told(path).write([], {})
+    assert json.loads(path.read_text()) == {"engines": {}, "rows": []}
