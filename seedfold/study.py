@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,7 @@ def run(
     config: Config | Mapping[str, Any] | str | Path,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Study:
     """Run the study of a config, or resume it, and write its folder.
 
@@ -90,6 +91,7 @@ def run(
         config: a `Config`, nested mappings of the same shape, or the path of a TOML file.
         out: the study's folder; by default runs/NAME.
         progress: where to show how far it is; by default nowhere.
+        engine: one that is open already, as the config has it; it stays open. By default one is opened and closed.
 
     Raises:
         UserError: anything that is the user's to mend, in one sentence. What was evaluated is kept.
@@ -105,8 +107,10 @@ def run(
     leaked = leakage.summary(dealt.leakage(), dealt.repeated)
     _warn(leaked, config, progress)
     with Journal.open(folder, config.binding()) as journal, _clock(journal) as seconds:
-        progress.say(f"loading {config.model.name}")
-        with opened(config.model, config.engine) as engine, _watched(engine, folder, progress) as keep:
+        if engine is None:
+            progress.say(f"loading {config.model.name}")
+        using = opened(config.model, config.engine) if engine is None else nullcontext(engine)
+        with using as engine, _watched(engine, folder, progress) as keep:
             evaluator = Evaluator(engine, task, journal, progress)
             check_room(evaluator, (*splits.search, *splits.select, *splits.gate, *splits.test))
             same_material(journal, engine, evaluator, splits)

@@ -12,8 +12,8 @@ from seedfold.settings import at_least, not_empty, setting
 class Text:
     name: str = setting(
         "sample",
-        "sample (public-domain prose that the package carries), a .txt, .jsonl or .parquet file, or a Hugging Face dataset, "
-        "streamed: owner/name or owner/name:config, such as HuggingFaceFW/fineweb-edu:sample-10BT",
+        "sample (public-domain prose that the package carries), a .txt, .jsonl or .parquet file, or a Hugging Face "
+        "dataset, streamed: owner/name or owner/name:config, such as HuggingFaceFW/fineweb-edu:sample-10BT",
         not_empty,
     )
     column: str = setting("text", "the column of a .jsonl or .parquet file or a dataset that holds the text", not_empty)

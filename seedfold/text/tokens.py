@@ -79,7 +79,7 @@ def cut(document: int, tokens: Sequence[int], sizes: Sequence[int], settings: Te
     front = () if start is None else (start,)
     room = settings.window - len(front)
     done = 0 if front else 1
-    found = []
+    found: list[Window] = []
     while done < len(tokens):
         context = min(done, settings.overlap if found else done)
         stop = min(len(tokens), done + room - context)
