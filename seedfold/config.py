@@ -81,7 +81,12 @@ class Splits:
 class Search:
     candidates: int = setting(64, "N, how many perturbed models to score", at_least(1))
     family: str = setting(
-        "rademacher", "noise family: rademacher, gaussian, low-rank-RANK or lora-RANK[:MODULES]", not_empty
+        "rademacher", "noise family: rademacher, gaussian, low-rank-RANK, lora-RANK[:MODULES] or subspace", not_empty
+    )
+    directions: tuple[str, ...] = setting(
+        (),
+        "subspace: what it combines at random: recipe files, a folder of them, or terms (family seed scale, …) each",
+        none_empty,
     )
     sigmas: tuple[float, ...] = setting(
         (5e-4, 1e-3, 2e-3), "standard deviations of the noise, taken in turn by the candidates", each(above_zero)
@@ -214,6 +219,7 @@ class Config:
     fold: Fold = dataclasses.field(default_factory=Fold)
     engine: Engine = dataclasses.field(default_factory=Engine)
     stats: Stats = dataclasses.field(default_factory=Stats)
+    families: dict[str, Any] = setting({}, "arms of seedfold diagnose families; see docs/diagnose.md")
 
     def __post_init__(self) -> None:
         largest = max(self.search.votes)
@@ -252,8 +258,14 @@ class Config:
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def binding(self) -> dict[str, Any]:
-        """What a study's folder is bound to: everything but the `FREE` settings of the engine and the task."""
+        """What a study's folder is bound to: everything but the `FREE` settings of the engine and the task.
+
+        Arms are free too, for a comparison may grow. Directions are bound where there are any: folders of before have none.
+        """
         tree = self.to_dict()
+        del tree["families"]
+        if not self.search.directions:
+            del tree["search"]["directions"]
         for name in FREE_OPTIONS.get(self.task.name, ()):
             tree["task"]["options"].pop(name, None)
         if not self.fold.methods:

@@ -25,7 +25,7 @@ from seedfold.journal import Journal, Row
 from seedfold.progress import Progress
 from seedfold.recipe import Base, Recipe
 from seedfold.search import racing
-from seedfold.search.population import draw
+from seedfold.search.population import draw, sigma_of
 from seedfold.search.vote import vote
 from seedfold.splits import Splits, deal
 from seedfold.tasks.base import Example, Grade
@@ -202,7 +202,7 @@ def _score(
 ) -> Scored:
     rewards = _matrix(rows)
     answered = ~np.isnan(rewards).all(axis=0)
-    groups = [config.search.sigmas.index(abs(recipe.terms[0].scale)) for recipe in population]
+    groups = [config.search.sigmas.index(sigma_of(recipe, config.search.sigmas)) for recipe in population]
     return Scored(population, rows, base, stats.shrink(rewards[:, answered], groups), rounds or [])
 
 

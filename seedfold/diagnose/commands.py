@@ -159,6 +159,7 @@ def _transfer(arguments: argparse.Namespace) -> None:
     from seedfold.diagnose.saved import load
     from seedfold.diagnose.transfer import TARGETS
     from seedfold.progress import Progress
+    from seedfold.search.population import seed_of
 
     saved = load(arguments.folder)
     a = arguments
@@ -175,8 +176,8 @@ def _transfer(arguments: argparse.Namespace) -> None:
         "log_probability_reliability": found.dense_reliability and dataclasses.asdict(found.dense_reliability),
         "selectors": [dataclasses.asdict(item) for item in found.selectors],
         "candidates": [
-            {"key": recipe.key, "seed": recipe.terms[0].seed, "scale": recipe.terms[0].scale, "held": held}
-            for recipe, held in zip(saved.recipes, found.held.mean(axis=1), strict=True)
+            {"key": recipe.key, "seed": seed_of(recipe), "scale": scale, "held": held}
+            for recipe, scale, held in zip(saved.recipes, saved.scales, found.held.mean(axis=1), strict=True)
         ],
     }
     level = saved.config.stats.level
@@ -190,6 +191,7 @@ def _merges(arguments: argparse.Namespace) -> None:
     from seedfold.diagnose.merges import read_weights
     from seedfold.diagnose.saved import load
     from seedfold.progress import Progress
+    from seedfold.search.population import seed_of
 
     saved, a = load(arguments.folder), arguments
     weights = [read_weights(item) for item in a.weights]
@@ -202,7 +204,7 @@ def _merges(arguments: argparse.Namespace) -> None:
         "merges": [
             {
                 **dataclasses.asdict(result),
-                "parents": [saved.recipes[i].terms[0].seed for i in result.merge.parents],
+                "parents": [seed_of(saved.recipes[i]) for i in result.merge.parents],
                 "fixed": [ids[i] for i in result.fixed],
                 "broken": [ids[i] for i in result.broken],
             }

@@ -17,7 +17,7 @@ from seedfold.errors import UserError
 from seedfold.fold.base import Population, scaled
 from seedfold.journal import Journal
 from seedfold.recipe import Recipe
-from seedfold.search.population import draw
+from seedfold.search.population import draw, sigma_of
 from seedfold.splits import Dealt, deal
 from seedfold.study import rounds_of
 from seedfold.tasks.base import Example
@@ -58,7 +58,13 @@ class Saved:
     @property
     def sigmas(self) -> Array:
         """(candidates,) sizes."""
-        return np.array([abs(recipe.terms[0].scale) for recipe in self.recipes])
+        return np.array([sigma_of(recipe, self.config.search.sigmas) for recipe in self.recipes])
+
+    @property
+    def scales(self) -> list[float]:
+        """The same with the sign of the minus of antithetic pairs; a subspace's steps of several terms have none."""
+        one = [recipe.terms[0].scale if len(recipe.terms) == 1 else 0.0 for recipe in self.recipes]
+        return [scale or sigma for scale, sigma in zip(one, self.sigmas.tolist(), strict=True)]
 
     @property
     def population(self) -> Population:

@@ -3,42 +3,61 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seedfold import config
 from seedfold.errors import UserError
-from seedfold.noise import families
+from seedfold.noise import families, subspace
 from seedfold.recipe import Base, Recipe, Term
+from seedfold.search import directions
 
 SEED_BITS = 53
 """Seeds stay below 2**53, so that every JSON reader keeps them whole."""
 
 
 def draw(settings: config.Search, base: Base, dtype: str, source: Mapping[str, Any] | None = None) -> list[Recipe]:
-    """N recipes of one term each. The first n of a larger population are the population of n.
+    """N recipes of one term each, or of a subspace's terms. The first n of a larger population are the population of n.
 
     Sigmas are taken in turn. With `antithetic`, candidates 2i and 2i + 1 are plus and minus the same noise.
     """
-    if settings.family not in families():
-        raise UserError(f'"search.family" is "{settings.family}"; use one of {", ".join(families())}')
+    family = settings.family
+    combined = family == subspace.FAMILY
+    if not combined and family not in families():
+        raise UserError(f'"search.family" is "{family}"; use one of {", ".join([*families(), subspace.FAMILY])}')
+    if settings.directions and not combined:
+        raise UserError(f'"search.directions" is given, but "search.family" is "{family}"; use family subspace')
+    given = directions.read(settings, base) if combined else []
     recipes = []
     for number in range(settings.candidates):
         draws, sign = (number // 2, 1 - number % 2 * 2) if settings.antithetic else (number, 1)
         sigma = settings.sigmas[draws % len(settings.sigmas)]
+        own = seed(settings.seed, draws)
+        terms = subspace.expand(given, own, sign * sigma) if combined else [Term(family, own, sign * sigma)]
         recipes.append(
             Recipe(
                 base=base,
-                terms=(Term(settings.family, seed(settings.seed, draws), sign * sigma),),
+                terms=tuple(Term(*term) for term in terms),
                 include=settings.include,
                 exclude=settings.exclude,
                 scale=settings.scale,
                 dtype=dtype,
                 rounding=settings.rounding,
-                source=dict(source or {}),
+                source=dict(source or {}) | ({"subspace_seed": own} if combined else {}),
             )
         )
     return recipes
+
+
+def sigma_of(recipe: Recipe, sigmas: Sequence[float]) -> float:
+    """Which of the sigmas a candidate was drawn with: the one that is its size, which a subspace meets but for rounding."""
+    size = recipe.norm()
+    return min(sigmas, key=lambda sigma: abs(sigma - size))
+
+
+def seed_of(recipe: Recipe) -> int:
+    """The seed that a candidate was drawn with."""
+    return int(recipe.source.get("subspace_seed", recipe.terms[0].seed))
 
 
 def seed(root: int, number: int) -> int:
