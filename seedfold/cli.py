@@ -147,14 +147,14 @@ def _doctor(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from seedfold import study
     from seedfold.journal import Journal
-    from seedfold.report.page import write
+    from seedfold.report.page import of_folder
 
     if arguments.parquet:
         with Journal.read(arguments.folder) as journal:
             journal.export_parquet(arguments.parquet)
         print(f"wrote {arguments.parquet}")
     finished = study.load(arguments.folder)
-    write(finished.record, arguments.folder / "report.html")
+    of_folder(finished.record, arguments.folder)
     print(finished)
     print(f"\nreport: {arguments.folder / 'report.html'}")
 

@@ -232,6 +232,19 @@ class Journal:
         evaluations, generated, prompt = self._all(query)[0]
         return evaluations, generated, prompt
 
+    def since(self, place: int = 0) -> tuple[int, list[tuple[str, str, int, float, int]]]:
+        """What was recorded after a place: (the place now, [(recipe, example, sample, reward, tokens), ...]).
+
+        Place 0 is the beginning. For a look at a journal that grows: each row is read once, and no completion.
+        """
+        query = "SELECT rowid, recipe, example, sample, reward, tokens FROM evaluations WHERE rowid > ? ORDER BY rowid"
+        found = self._all(query, [place])
+        rows = [
+            (_unpack(recipe), _unpack(example), sample, reward, tokens)
+            for _, recipe, example, sample, reward, tokens in found
+        ]
+        return (found[-1][0] if found else place), rows
+
     # Recipes, notes, config
 
     def add_recipe(self, key: str, text: str) -> None:

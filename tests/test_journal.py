@@ -51,6 +51,17 @@ def test_what_is_recorded_comes_back_after_reopening(tmp_path):
         assert journal.config == CONFIG
 
 
+def test_a_reader_follows_what_is_added_and_reads_nothing_twice(tmp_path):
+    with Journal.open(tmp_path, CONFIG) as journal, Journal.read(tmp_path) as reader:
+        assert reader.since() == (0, [])
+        journal.record([row(0), row(1, reward=0.0)])
+        place, rows = reader.since()
+        assert rows == [("ab12", "example-0", 0, 1.0, 20), ("ab12", "example-1", 0, 0.0, 20)]
+        assert reader.since(place) == (place, [])
+        journal.record([row(1, reward=0.0), row(2, sample=3)])
+        assert reader.since(place)[1] == [("ab12", "example-2", 3, 1.0, 20)]
+
+
 def test_an_empty_journal_has_zero_totals(tmp_path):
     with Journal.open(tmp_path / "new" / "folder", {}) as journal:
         journal.record([])

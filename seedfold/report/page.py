@@ -3,67 +3,44 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from seedfold.report import figures
+from seedfold.report import answers, figures, parts
 from seedfold.report.lines import (
     count,
     cut_share,
     level_text,
     minus,
+    one_pass,
     p_text,
     percent,
-    plain,
     points,
     sentences,
     span,
     verdict,
 )
+from seedfold.report.parts import blank, code, prose, small, table, text
+
+if TYPE_CHECKING:
+    from seedfold.splits import Dealt
 
 TOP = 20
 """Rows of the table of candidates."""
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --quiet: #59626d; --grid: #e3e6ea;
-  --panel: #f5f7f9; --blue: #0067a8; --red: #c04a00; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e8eaed; --quiet: #a3adb8; --grid: #2c323a;
-  --panel: #1d2127; --blue: #5cb3ef; --red: #f0904c; } }
-@media print { :root { --paper: #ffffff; --ink: #000000; --quiet: #444444; --grid: #dddddd; --panel: #ffffff;
-  --blue: #0067a8; --red: #c04a00; } figure, tr { break-inside: avoid; } }
-body { margin: 0 auto; padding: 24px 16px 64px; max-width: 960px; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 28px; line-height: 1.2; margin: 0; }
-h2 { font-size: 20px; margin: 40px 0 8px; }
-h3 { font-size: 16px; margin: 0 0 4px; }
-.quiet, figcaption { color: var(--quiet); }
-figcaption, .notes, .small { font-size: 14px; }
-.verdict { font-size: 18px; border-left: 4px solid var(--blue); background: var(--panel); padding: 12px 16px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: 6px 10px; text-align: right; vertical-align: top; border-bottom: 1px solid var(--grid); }
-td, tbody th { white-space: nowrap; }
-th { font-weight: 600; }
-thead th { vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-small { display: block; color: var(--quiet); font-size: 13px; font-weight: 400; white-space: nowrap; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 32px; }
-figure { margin: 0; max-width: 480px; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; font-size: 14px; }
-dt { color: var(--quiet); }
-dd { margin: 0; }
-pre { background: var(--panel); padding: 12px; font-size: 13px; white-space: pre-wrap; }
-summary { cursor: pointer; }
-"""
 
 GAINS = (
     "What each method gained",
     "An interval that holds the dashed line does not tell the method from the base. Names in grey take several forward "
     "passes per answer.",
+)
+
+BUSY = (
+    "How busy the engines were",
+    "A stretch of time is the darker, the more of it the engine worked; the share at the right is of the whole time. Pale "
+    "stretches in all rows at once are waiting for the rest of the program: grading, or the end of a phase.",
 )
 
 FIGURES: list[tuple[Callable[[dict[str, Any]], str], str, str]] = [
@@ -100,41 +77,84 @@ FIGURES: list[tuple[Callable[[dict[str, Any]], str], str, str]] = [
 ]
 
 
-def write(record: dict[str, Any], path: Path) -> None:
-    """Write the report of a record, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(html(record), encoding="utf-8")
-    os.replace(partial, path)
+def of_folder(record: dict[str, Any], folder: Path, dealt: Dealt | None = None) -> None:
+    """Write the report of a study into its folder, with the answers its journal has and how busy its engines were.
+
+    dealt: the study's task and splits, where they are loaded already.
+    """
+    write(record, folder / "report.html", answers.collect(folder, record, dealt), engines(folder))
 
 
-def html(record: dict[str, Any]) -> str:
-    """The report as text. Whatever comes from the record is escaped, and the page may load nothing."""
-    name = _text(record["name"])
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-            'img-src data:">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{name} · seedfold</title>\n<style>{STYLE}{figures.STYLE}</style>\n</head>\n<body>\n<main>",
-            f"<h1>{name}</h1>",
-            f'<p class="quiet">{_text(_subtitle(record))}</p>',
-            f'<p class="verdict">{_prose(verdict(record))}</p>',
-            _results(record),
-            '<ul class="notes">' + "".join(f"<li>{_prose(text)}</li>" for text in _notes(record)) + "</ul>",
-            _figure(figures.gains(record), *GAINS),
-            '<h2>What the search saw</h2>\n<div class="figures">',
-            *(_figure(draw(record), title, caption) for draw, title, caption in FIGURES),
-            "</div>",
-            _candidates(record),
-            _recipes(record),
-            _measured(record),
-            "</main>\n</body>\n</html>\n",
-        ]
-    )
+def engines(folder: Path) -> dict[str, Any] | None:
+    """What the engines of a study did, where its folder tells: names by number, and rows of `figures.busy`."""
+    try:
+        told = json.loads((folder / "engines.json").read_text(encoding="utf-8"))
+        rows = [(str(engine), *map(float, rest)) for engine, *rest in told["rows"]]
+        return {"engines": {str(number): str(name) for number, name in told["engines"].items()}, "rows": rows}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # a study of one engine has none, and nothing else rests on it
+
+
+def write(
+    record: dict[str, Any],
+    path: Path,
+    found: dict[str, Any] | None = None,
+    busy: dict[str, Any] | None = None,
+) -> None:
+    """Write the report of a record, whole or not at all; see `html`."""
+    parts.write(html(record, found, busy), path)
+
+
+def html(record: dict[str, Any], found: dict[str, Any] | None = None, busy: dict[str, Any] | None = None) -> str:
+    """The report as text. Whatever comes from a study is escaped, and the page may load nothing.
+
+    Args:
+        found: answers to show side by side, of `answers.collect`.
+        busy: what the engines did, of `engines`.
+    """
+    body = [
+        f"<h1>{text(record['name'])}</h1>",
+        f'<p class="quiet">{text(_subtitle(record))}</p>',
+        f'<p class="verdict">{prose(verdict(record))}</p>',
+        _deploy(record),
+        _results(record),
+        '<ul class="notes">' + "".join(f"<li>{prose(one)}</li>" for one in _notes(record)) + "</ul>",
+        parts.figure(figures.gains(record), *GAINS),
+        answers.section(found),
+        '<h2>What the search saw</h2>\n<div class="figures">',
+        *(parts.figure(draw(record), title, caption) for draw, title, caption in FIGURES),
+        "</div>",
+        _candidates(record),
+        f'<h2>The engines</h2>\n<div class="figures">{parts.figure(figures.busy(busy), *BUSY)}</div>' if busy else "",
+        _recipes(record),
+        _measured(record),
+        parts.data("candidates", _numbers(record)),
+    ]
+    return parts.document(record["name"], body, script=True)
+
+
+def _numbers(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the script says of each candidate, in the record's order; seeds as text, for they have 64 bits."""
+    return [
+        {
+            "rank": one["rank"],
+            "seed": str(one["seed"]),
+            "scale": one["scale"],
+            "search": round(one["search"], 4),
+            "examples": one["examples"],
+            "expected": round(one["shrunk"], 4),
+            "select": None if one.get("select") is None else round(one["select"], 4),
+        }
+        for one in record["candidates"]
+    ]
+
+
+def _deploy(record: dict[str, Any]) -> str:
+    """How to get the weights of what the verdict says to deploy."""
+    chosen = one_pass(record)
+    if not chosen:
+        return ""
+    return f'<pre class="command">seedfold export {text(chosen["recipes"][0])} DIR</pre>'
 
 
 def toml(tree: dict[str, Any], section: str = "") -> str:
@@ -154,7 +174,7 @@ def _value(value: Any) -> str:
 
 
 def _results(record: dict[str, Any]) -> str:
-    level = f"<small>{_text(level_text(record))} interval</small>"
+    level = f"<small>{text(level_text(record))} interval</small>"
     head = [
         "method",
         f"accuracy {level}",
@@ -169,10 +189,10 @@ def _results(record: dict[str, Any]) -> str:
     ]
     rows = [
         [
-            _text(line["method"]),
-            percent(line["accuracy"]) + _small(span(line.get("interval"), percent)),
-            _blank(line["difference"], points) + _small(span(line.get("ci95"))),
-            _blank(line.get("p"), lambda p: p_text(p).removeprefix("p=").replace("p<", "< ")),
+            text(line["method"]),
+            percent(line["accuracy"]) + small(span(line.get("interval"), percent)),
+            blank(line["difference"], points) + small(span(line.get("ci95"))),
+            blank(line.get("p"), lambda p: p_text(p).removeprefix("p=").replace("p<", "< ")),
             "" if line.get("fixed") is None else f"{count(line['fixed'])} / {count(line['broken'])}",
             ""
             if line.get("substance_gain") is None
@@ -185,7 +205,7 @@ def _results(record: dict[str, Any]) -> str:
         for line in record["results"]
     ]
     examples = next((line["n"] for line in record["results"]), 0)
-    return f"<h2>Results on {count(examples)} test examples</h2>\n" + _table("Results", head, rows)
+    return f"<h2>Results on {count(examples)} test examples</h2>\n" + table("Results", head, rows)
 
 
 def _notes(record: dict[str, Any]) -> list[str]:
@@ -204,40 +224,38 @@ def _notes(record: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _figure(svg: str, title: str, caption: str) -> str:
-    return f"<figure>\n<h3>{_text(title)}</h3>\n{svg}\n<figcaption>{_text(caption)}</figcaption>\n</figure>"
-
-
 def _candidates(record: dict[str, Any]) -> str:
-    top = sorted(record["candidates"], key=lambda one: one["rank"])[:TOP]
+    every = record["candidates"]
+    places = sorted(range(len(every)), key=lambda place: every[place]["rank"])[:TOP]
+    top = [every[place] for place in places]
     head = ["rank", "seed", "σ", "search", "examples", "expected", "select", "lenient", "cut off", "recipe"]
     rows = [
         [
             count(one["rank"]),
-            _text(one["seed"]),
+            text(one["seed"]),
             minus(f"{one['scale']:g}"),
-            percent(one["search"]) + _small("" if one.get("se") is None else f"± {percent(one['se'])}"),
+            percent(one["search"]) + small("" if one.get("se") is None else f"± {percent(one['se'])}"),
             count(one["examples"]),
             percent(one["shrunk"]),
-            _blank(one.get("select"), percent),
+            blank(one.get("select"), percent),
             percent(one["lenient"]),
             count(one["truncated"]),
-            _code(one["recipe"]) if one.get("recipe") else "",
+            code(one["recipe"]) if one.get("recipe") else "",
         ]
         for one in top
     ]
-    total = len(record["candidates"])
+    total = len(every)
     shown = f"The best {len(top)} of {total:,} candidates" if len(top) < total else "Candidates"
     note = (
         '<p class="small quiet">Ordered by the score to expect: that on search, less what chance has probably '
         "added to it. ± is one standard error.</p>"
     )
-    return f"<h2>{shown}</h2>\n{note}\n" + _table(shown, head, rows)
+    return f"<h2>{shown}</h2>\n{note}\n" + table(shown, head, rows, places)
 
 
 def _recipes(record: dict[str, Any]) -> str:
     items = [
-        f"<dt>{_text(line['method'])}</dt><dd>{', '.join(map(_code, line['recipes']))}</dd>"
+        f"<dt>{text(line['method'])}</dt><dd>{', '.join(map(code, line['recipes']))}</dd>"
         for line in record["results"]
         if line.get("recipes")
     ]
@@ -282,9 +300,8 @@ def _measured(record: dict[str, Any]) -> str:
         ("versions", _pairs(record["versions"])),
         ("made", record["created"]),
     ]
-    rows = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts)
     return (
-        f"<h2>How it was measured</h2>\n<dl>{rows}</dl>\n"
+        f"<h2>How it was measured</h2>\n{parts.facts(facts)}\n"
         f"<details><summary>Config</summary><pre>{escape(toml(config))}</pre></details>"
     )
 
@@ -293,39 +310,6 @@ def _subtitle(record: dict[str, Any]) -> str:
     search = record["config"].get("search", {})
     tried = f"{len(record['candidates']):,} perturbation{'s' * (len(record['candidates']) != 1)}"
     return f"{record['model']['name']} · {tried} ({search.get('family', 'noise')}) · {record['created'][:10]}"
-
-
-def _table(label: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are HTML already. Wide tables scroll on their own, and by keyboard, so that the page never does."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "\n".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
-    )
-    return (
-        f'<div class="scroll" role="region" aria-label="{_text(label)}" tabindex="0">\n<table>\n<thead><tr>{top}</tr>'
-        f"</thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
-    )
-
-
-def _text(value: Any) -> str:
-    return escape(plain(value))
-
-
-def _prose(text: str) -> str:
-    """Sentences in which a number keeps its percent sign beside it."""
-    return _text(minus(text)).replace(" %", "&nbsp;%")
-
-
-def _code(value: Any) -> str:
-    return f"<code>{_text(value)}</code>"
-
-
-def _small(text: str) -> str:
-    return f"<small>{minus(text)}</small>" if text else ""
-
-
-def _blank(value: float | None, show: Callable[[float], str]) -> str:
-    return "" if value is None else minus(show(value))
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from seedfold.engines.base import Engine
     from seedfold.folds import Fold
     from seedfold.journal import Journal, Row
-    from seedfold.splits import Splits
+    from seedfold.splits import Dealt, Splits
     from seedfold.study import Outcome, Scored
 
 FORMAT = "seedfold.record/1"
@@ -255,15 +255,15 @@ def _progress(scored: Scored) -> list[list[float]]:
     return points
 
 
-def write(record: dict[str, Any], folder: Path) -> None:
-    """Write record.json and report.html, each whole or not at all."""
-    from seedfold.report.page import write as write_page
+def write(record: dict[str, Any], folder: Path, dealt: Dealt | None = None) -> None:
+    """Write record.json and report.html, each whole or not at all; `dealt`: the study's task and splits."""
+    from seedfold.report import page
 
     path = folder / "record.json"
     partial = path.with_name("record.json.partial")
     partial.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
-    write_page(record, folder / "report.html")
+    page.of_folder(record, folder, dealt)
 
 
 def _mean(rows: list[Row]) -> float:

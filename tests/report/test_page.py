@@ -4,6 +4,8 @@ import shutil
 import subprocess
 import tomllib
 import xml.etree.ElementTree as ET
+from base64 import b64encode
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 
@@ -58,14 +60,22 @@ def test_the_page_holds_the_verdict_the_table_and_all_figures(tmp_path):
     assert "self-consistency of 8" in text
     assert "[−1.5, +6.5]" in text
     assert "recipes/rank-08.json" in text
-    assert text.count("<tr>") == 2 + 4 + page.TOP
+    assert text.count("<tr") == 2 + 4 + page.TOP
 
 
-def test_the_page_asks_nothing_of_the_network_and_runs_nothing():
+def test_the_page_asks_nothing_of_the_network_and_runs_the_one_script_that_it_names():
     text = page.html(record())
-    assert re.findall(r"""(?:src|href|action|data|url)\s*[=(]\s*["']?([^"'> ]*)""", text) == ["data:,"]
-    assert "<script" not in text
-    assert "default-src 'none'" in text
+    markup = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert re.findall(r"""(?:src|href|action|data|url)\s*[=(]\s*["']?([^"'> ]*)""", markup) == ["data:,"]
+    [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    [style] = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    [policy] = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    digests = [f"'sha256-{b64encode(sha256(one.encode()).digest()).decode()}'" for one in (style, script)]
+    assert policy == (
+        f"default-src 'none'; style-src {digests[0]}; script-src {digests[1]}; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    assert not re.search(r"fetch|XMLHttp|WebSocket|import\(|innerHTML|eval\(|https?:(?!//www.w3.org)", script)
 
 
 def test_whatever_comes_from_the_record_is_escaped():
@@ -79,8 +89,20 @@ def test_whatever_comes_from_the_record_is_escaped():
         line["recipes"] = [HOSTILE]
     for one in made["candidates"]:
         one["family"] = one["recipe"] = one["seed"] = HOSTILE
-    text = page.html(made)
-    assert "<script" not in text
+    found = {
+        "names": ["base", HOSTILE],
+        "binary": True,
+        "total": 1,
+        "examples": [{"question": HOSTILE, "right": HOSTILE, "answers": [[HOSTILE, HOSTILE, 0.0, 0.0, False]] * 2}],
+    }
+    busy = {"engines": {"0": HOSTILE}, "rows": [("0", 0.0, 1.0, 0.5, 1.0)]}
+    text = page.html(made, found, busy)
+    assert re.findall("<script[^>]*>", text) == [
+        '<script type="application/json" id="answers">',
+        '<script type="application/json" id="candidates">',
+        "<script>",
+    ]
+    assert text.count("</script>") == 3
     assert text.count("</style>") == 1
     assert text.count("</title>") == text.count("<title>")
     assert "\x1b" not in text
@@ -103,7 +125,7 @@ def test_unusual_records_make_a_page(options):
     text = page.html(record(**options))
     assert text.count("<svg") == 6
     assert not re.search(r"\bNone\b|\bnan\b", text)
-    assert len(text) < 500_000
+    assert len(text) < 1_500_000
 
 
 def test_missing_numbers_make_a_page():
