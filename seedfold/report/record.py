@@ -82,7 +82,7 @@ def build(
             "select": _mean(selected[scored.base[0].recipe]),
             "test": float(np.mean([grade.strict for grade in base.grades])),
         },
-        "candidates": _candidates(scored, selected, max(config.search.votes)),
+        "candidates": _candidates(scored, selected, config),
         "search": _search(scored, config),
         "votes": votes,
         "chosen_k": chosen,
@@ -164,20 +164,24 @@ def compared(outcome: Outcome, other: Outcome, config: Config) -> dict[str, Any]
     }
 
 
-def _candidates(scored: Scored, selected: dict[str, list[Row]], written: int) -> list[dict[str, Any]]:
+def _candidates(scored: Scored, selected: dict[str, list[Row]], config: Config) -> list[dict[str, Any]]:
+    from seedfold.search.population import seed_of, sigma_of
     from seedfold.study import rank_path
 
+    written, sigmas, family = max(config.search.votes), config.search.sigmas, config.search.family
     rank = {number: place for place, number in enumerate(scored.ranking, 1)}
     lines = []
     for number, recipe in enumerate(scored.population):
         rows = [row for row in scored.rows[number] if row is not None]
         term = recipe.terms[0]
+        # A subspace's candidate is several terms, whose size together is its sigma.
+        scale = term.scale if len(recipe.terms) == 1 else sigma_of(recipe, sigmas)
         select = selected.get(recipe.key)
         lines.append(
             {
-                "seed": term.seed,
-                "scale": term.scale,
-                "family": term.family,
+                "seed": seed_of(recipe),
+                "scale": scale,
+                "family": family,
                 "search": _mean(rows),
                 "shrunk": float(scored.shrinkage.shrunk[number]),
                 "se": _number(scored.shrinkage.se[number]),
@@ -194,6 +198,8 @@ def _candidates(scored: Scored, selected: dict[str, list[Row]], written: int) ->
 
 
 def _search(scored: Scored, config: Config) -> dict[str, Any]:
+    from seedfold.search.population import sigma_of
+
     rewards = scored.rewards
     base = np.array([row.reward for row in scored.base])
     full = ~np.isnan(rewards).any(axis=1)
@@ -203,7 +209,7 @@ def _search(scored: Scored, config: Config) -> dict[str, Any]:
     chance_mean, chance_high = stats.chance_lead(shared, base[common], seed=config.stats.seed, level=config.stats.level)
     by_sigma = []
     for sigma in config.search.sigmas:
-        group = [i for i, recipe in enumerate(scored.population) if abs(recipe.terms[0].scale) == sigma]
+        group = [i for i, recipe in enumerate(scored.population) if sigma_of(recipe, config.search.sigmas) == sigma]
         if group:
             means = shared[group].mean(axis=1)
             by_sigma.append(
