@@ -13,6 +13,7 @@ from typing import Any
 from seedfold import __version__, config
 from seedfold.diagnose import commands as diagnose
 from seedfold.errors import UserError
+from seedfold.speedrun.standard import Speedrun
 
 TO_MEND = 1
 BAD_INPUT = 2
@@ -70,6 +71,23 @@ def _study(chosen: config.Config, folder: Path) -> None:
     print(f"\nreport: {folder / 'report.html'}   record: {folder / 'record.json'}   recipes: {folder / 'recipes'}")
     if better := one_pass(finished.record):
         print(f"deploy the {better['method']}: seedfold export {folder / better['recipes'][0]} DIR")
+
+
+def _speedrun(arguments: argparse.Namespace) -> int:
+    from seedfold.speedrun import record, run, standard, table, verify
+
+    if [arguments.config, arguments.verify, arguments.records].count(None) != 2:
+        raise UserError("speedrun takes one of CONFIG.toml, --verify RECORD and --records DIR; give one of them")
+    if arguments.records:
+        print(f"wrote {table.write(arguments.records)}")
+        return 0
+    if arguments.verify:
+        verdicts, remarks = verify.verify(arguments.verify, arguments.out, arguments.model)
+        print(verify.told(verdicts, remarks))
+        return TO_MEND if any(verdict.good is False for verdict in verdicts) else 0
+    path = run.run(standard.load(arguments.config, arguments.set), arguments.out, arguments.model)
+    print(f"{table.told(record.read(path))}\n\nrecord: {path}")
+    return 0
 
 
 def _new_task(arguments: argparse.Namespace) -> None:
@@ -177,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=text,
             description=text + ".",
-            epilog=_settings_help() if settings else None,
+            epilog=_settings_help(name) if settings else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(call=call)
@@ -191,6 +209,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("run", _run, "run the study of a config, or resume it", settings=True)
     sub.add_argument("config", type=Path, metavar="CONFIG.toml")
     sub.add_argument("--out", type=Path, help="the study's folder (default runs/NAME); again to resume")
+
+    sub = command(
+        "speedrun",
+        _speedrun,
+        "run a fixed standard, its phases timed, and keep the record; or run a record again and compare",
+        settings=True,
+    )
+    sub.add_argument("config", type=Path, nargs="?", metavar="CONFIG.toml")
+    sub.add_argument("--out", type=Path, metavar="RECORD.jsonl", help="the record (default: in benchmarks/records)")
+    sub.add_argument("--model", default="", help="where the model is, if not where the standard says")
+    sub.add_argument("--verify", type=Path, metavar="RECORD.jsonl", help="run this record again and compare")
+    sub.add_argument("--records", type=Path, metavar="DIR", help="write DIR/../RECORDS.md from the records in DIR")
 
     sub = command("new-task", _new_task, "write a folder with rows, a reward and a study, to begin a task of your own")
     sub.add_argument("folder", type=Path, metavar="DIR")
@@ -251,9 +281,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings_help() -> str:
+def _settings_help(name: str) -> str:
     lines = ["settings, in the TOML file or as --set section.field=value:"]
-    for path, kind, default, text in config.describe():
+    known = config.describe() + (config.describe(Speedrun, "speedrun.") if name == "speedrun" else [])
+    for path, kind, default, text in known:
         shown = json.dumps(list(default) if isinstance(default, tuple) else default)
         lines += [f"  {path} = {shown}", f"      {text} ({kind})"]
     return "\n".join(lines)

@@ -143,10 +143,8 @@ def numbers(run: Line) -> dict[str, Any]:
     return {
         "K": run["chosen_k"],
         "best seed": run["best"]["seed"],
-        **{f"accuracy, {line['kind']}: {line['method']}": line["accuracy"] for line in run["results"]},
-        **{
-            f"bits per byte, {line['kind']}: {line['method']}": line["bits_per_byte"] for line in run["text"]["results"]
-        },
+        **{f"accuracy, {line['method']}": line["accuracy"] for line in run["results"]},
+        **{f"bits per byte, {line['method']}": line["bits_per_byte"] for line in run["text"]["results"]},
     }
 
 

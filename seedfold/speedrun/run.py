@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 RECORDS = Path("benchmarks/records")
 FOLDERS = Path("runs/speedrun")
-"""Where the studies are: FOLDERS / name of the record / number of the repetition."""
+"""Where the studies are: FOLDERS / name of the record's folder / name of the record / number of the repetition."""
 
 COPIED = (
     *("method", "kind", "k", "n", "accuracy", "interval", "lenient", "truncated"),
@@ -98,11 +98,15 @@ def _open(standard: Standard, out: Path | None, records: Path, revision: str) ->
             state = "is finished" if finished(lines) else "is of another standard or commit"
             raise UserError(f'record "{path}" {state}; choose another --out, or remove it to run again')
         return Record(path), lines
-    if (folder := FOLDERS / path.stem).exists():
+    if (folder := _folder(path)).exists():
         raise UserError(
             f'folder "{folder}" is left from a run whose record "{path}" is not there; remove it or choose another --out'
         )
     return Record(path), []
+
+
+def _folder(record: Path) -> Path:
+    return FOLDERS / record.absolute().parent.name / record.stem
 
 
 def _default(standard: Standard, records: Path, revision: str) -> Path:
@@ -126,7 +130,7 @@ def _repetition(
     number: int, standard: Standard, chosen: Config, text: documents.Documents, record: Record, quiet: bool
 ) -> None:
     """Launch, study, held-out text; every phase is a line as it ends, and so is what came of it, or of its failure."""
-    folder = FOLDERS / record.path.stem / str(number)
+    folder = _folder(record.path) / str(number)
     seen = before = _tokens(folder)
     phases: list[Line] = []
 

@@ -48,15 +48,16 @@ def load(settings: Text) -> Documents:
     """Read the documents that the settings name, no more of a stream than is asked for.
 
     Raises:
-        UserError: the text cannot be read, has no documents, or is not what `text.digest` says.
+        UserError: the text cannot be read, has no documents, or is not what `speedrun.text.digest` says.
     """
     found = Documents(settings.name, tuple(_limited(_read(settings), settings)))
     if not found.texts:
-        raise UserError(f'"text.name" is "{settings.name}", which has no text; give text with at least one document')
+        raise UserError(f"{_is(settings.name)}, which has no text; give text with at least one document")
     if settings.digest and settings.digest != found.digest:
         raise UserError(
-            f'"text.digest" is {settings.digest}, but the text of "{settings.name}" ({len(found.texts)} documents, '
-            f"{found.bytes:,} bytes) hashes to {found.digest}; put back the text that was meant, or write this digest"
+            f'"speedrun.text.digest" is {settings.digest}, but the text of "{settings.name}" ({len(found.texts)} '
+            f"documents, {found.bytes:,} bytes) hashes to {found.digest}; put back the text that was meant, or write this "
+            "digest"
         )
     return found
 
@@ -85,14 +86,14 @@ def _read(settings: Text) -> Iterator[str]:
         try:
             yield _bytes(path).decode()
         except UnicodeDecodeError:
-            raise UserError(f'"text.name" is "{name}", which is not UTF-8; save it as UTF-8') from None
+            raise UserError(f"{_is(name)}, which is not UTF-8; save it as UTF-8") from None
     elif path.suffix == ".jsonl":
         yield from _column(_jsonl(_bytes(path), name), settings)
     elif path.suffix == ".parquet":
         yield from _column(_parquet(path, settings.column), settings)
     elif path.is_file():
         raise UserError(
-            f'"text.name" is "{name}", whose ending "{path.suffix}" is not read; give a .txt, .jsonl or .parquet file or a '
+            f'{_is(name)}, whose ending "{path.suffix}" is not read; give a .txt, .jsonl or .parquet file or a '
             "Hugging Face dataset"
         )
     else:
@@ -104,8 +105,8 @@ def _column(rows: Iterator[dict[str, Any]], settings: Text) -> Iterator[str]:
         text = row.get(settings.column)
         if not isinstance(text, str):
             raise UserError(
-                f'"text.column" is "{settings.column}", but row {number} of "{settings.name}" has no text there (columns '
-                f"{', '.join(row) or 'none'}); name the column that holds the text"
+                f'"speedrun.text.column" is "{settings.column}", but row {number} of "{settings.name}" has no text there '
+                f"(columns {', '.join(row) or 'none'}); name the column that holds the text"
             )
         try:
             text.encode()
@@ -116,13 +117,16 @@ def _column(rows: Iterator[dict[str, Any]], settings: Text) -> Iterator[str]:
         yield text
 
 
+def _is(name: str | Path) -> str:
+    """How errors begin."""
+    return f'"speedrun.text.name" is "{name}"'
+
+
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(
-            f'"text.name" is "{path}", which cannot be read ({error.strerror}); give a file that exists'
-        ) from None
+        raise UserError(f"{_is(path)}, which cannot be read ({error.strerror}); give a file that exists") from None
 
 
 def _jsonl(data: bytes, name: str) -> Iterator[dict[str, Any]]:
@@ -134,7 +138,7 @@ def _jsonl(data: bytes, name: str) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
-            raise UserError(f'"text.name" is "{name}", whose line {number} is no JSON object; mend or remove it')
+            raise UserError(f"{_is(name)}, whose line {number} is no JSON object; mend or remove it")
         yield row
 
 
@@ -150,21 +154,21 @@ def _parquet(path: Path, column: str) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (OSError, ArrowException) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f'"text.name" is "{path}", which cannot be read ({reason}); give a Parquet file') from None
+        raise UserError(f"{_is(path)}, which cannot be read ({reason}); give a Parquet file") from None
 
 
 def _hub(settings: Text) -> Iterator[dict[str, Any]]:
     """Rows of a dataset as they are downloaded."""
     if not settings.documents and not settings.bytes:
         raise UserError(
-            f'"text.name" is the dataset "{settings.name}", which would be read to its end; set "text.documents" or '
-            '"text.bytes"'
+            f"{_is(settings.name)}, a dataset that would be read to its end; set "
+            '"speedrun.text.documents" or "speedrun.text.bytes"'
         )
     try:
         import datasets
     except ImportError:
         raise UserError(
-            f'"text.name" is "{settings.name}", no file here, and streaming it as a Hugging Face dataset needs the package '
+            f"{_is(settings.name)}, no file here, and streaming it as a Hugging Face dataset needs the package "
             'datasets; run pip install "seedfold[tasks]", or give a .txt, .jsonl or .parquet file'
         ) from None
     name, _, config = settings.name.partition(":")
@@ -177,6 +181,6 @@ def _hub(settings: Text) -> Iterator[dict[str, Any]]:
     except Exception as error:  # whatever the hub, the network or the dataset raises is the user's to see
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
-            f'"text.name" is "{settings.name}", split "{settings.split}", which cannot be read ({type(error).__name__}: '
+            f'{_is(settings.name)}, split "{settings.split}", which cannot be read ({type(error).__name__}: '
             f"{reason}); give a file, or a dataset that can be reached"
         ) from None

@@ -34,6 +34,6 @@ class Text:
     def __post_init__(self) -> None:
         if self.overlap > self.window - 2:  # a beginning-of-text token and one to score must fit beside it
             raise UserError(
-                f'"text.overlap" is {self.overlap}, but a window of {self.window} tokens needs room for the tokens that '
-                f"are scored; use at most {self.window - 2}"
+                f'"speedrun.text.overlap" is {self.overlap}, but a window of {self.window} tokens needs room for those '
+                f"that are scored; use at most {self.window - 2}"
             )

@@ -62,7 +62,8 @@ def windows(documents: Documents, settings: Text, tokenizer: Any) -> Windows:
         made += cut(number, [token for token, _ in tokens], [size for _, size in tokens], settings, start)
     if not made:
         raise UserError(
-            f'"text.name" is "{documents.name}", of which nothing can be scored: no document has two tokens; give more text'
+            f'"speedrun.text.name" is "{documents.name}", where no document has two tokens, so that nothing can be scored; '
+            "give more text"
         )
     return Windows(tuple(made), start)
 
