@@ -66,8 +66,8 @@ def density(
                 f"sigma {sigma:g} has effects of shape {mine.shape}; 2 candidates on 2 examples are needed"
             )
         n = len(mine)
-        fit = _analysis(mine)
-        means, sds = _draws(fit, resamples, seed)
+        fit = analysis(mine)
+        means, sds = possible(fit, resamples, seed)
         for margin in margins:
             # Rounding must not decide whether 3/8 is at least 0.375.
             above = int((mine.mean(axis=1) >= margin - 1e-9).sum())
@@ -89,7 +89,7 @@ def density(
 
 
 @dataclass(frozen=True, slots=True)
-class _Analysis:
+class Analysis:
     """Two-way analysis of variance of (n candidates, m examples)."""
 
     n: int
@@ -105,14 +105,14 @@ class _Analysis:
         return math.sqrt(max(self.rows - self.noise / self.m, 0.0))
 
 
-def _analysis(e: Array) -> _Analysis:
+def analysis(e: Array) -> Analysis:
     n, m = e.shape
     rows, columns, mean = e.mean(axis=1), e.mean(axis=0), float(e.mean())
     left = float(((e - rows[:, None] - columns + mean) ** 2).sum()) / ((n - 1) * (m - 1))
-    return _Analysis(n, m, mean, float(rows.var(ddof=1)), float(columns.var(ddof=1)), left)
+    return Analysis(n, m, mean, float(rows.var(ddof=1)), float(columns.var(ddof=1)), left)
 
 
-def _draws(fit: _Analysis, count: int, seed: int) -> tuple[Array, Array]:
+def possible(fit: Analysis, count: int, seed: int) -> tuple[Array, Array]:
     """`count` (means, sds) of the true effects that the data leave possible: generalised pivots (Weerahandi 1993).
 
     Drawing candidates and examples anew with replacement would not do: repeated examples double the noise of a mean.
