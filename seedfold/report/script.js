@@ -109,7 +109,7 @@ function dots(svg) {
 
 // Answers side by side
 
-const STEP = 50; // examples shown at first, and with each press of "more"
+const STEP = 20; // examples shown at first, and with each press of "more"
 const CELLS = 400_000; // of the table that compares two texts word by word; beyond it nothing is marked
 
 function answers() {

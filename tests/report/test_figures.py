@@ -127,6 +127,44 @@ def test_gains_put_every_method_where_its_difference_is():
     assert scale[0] > 0
 
 
+def test_busy_gives_each_engine_a_strip_as_dark_as_it_worked():
+    rows = [("0", 0.0, 50.0, 50.0, 9.0), ("0", 50.0, 100.0, 0.0, 0.0), ("1", 0.0, 100.0, 25.0, 3.0)]
+    svg = figures.busy({"engines": {"0": "cuda:0", "1": "cuda:1"}, "rows": rows})
+    assert [text for text in texts(svg) if "%" in text or "cuda" in text or "all" in text] == [
+        "all 2 engines",
+        "37.5 %",
+        "0: cuda:0",
+        "50.0 %",
+        "1: cuda:1",
+        "25.0 %",
+    ]
+    shades = [float(rect.get("fill-opacity")) for rect in elements(svg, "rect", "busy")]
+    assert len(shades) == 3 * figures.STRETCHES
+    own = shades[figures.STRETCHES : 2 * figures.STRETCHES]
+    assert own[0] == 1.0
+    assert own[-1] == min(shades) == 0.06
+
+
+def test_of_many_engines_the_idlest_are_shown():
+    rows = [(str(n), 0.0, 10.0, float(n % 10), 1.0) for n in range(40)]
+    svg = figures.busy({"engines": {}, "rows": rows})
+    assert texts(svg)[0] == "all 40 engines"
+    shown = [int(text) for text in texts(svg)[2 : 2 * figures.STRIPS : 2]]
+    assert len(shown) == figures.STRIPS - 1
+    assert {n % 10 for n in shown} == {0, 1, 2, 3}
+    assert len(elements(svg, "rect", "busy")) == figures.STRIPS * figures.STRETCHES
+    assert texts(figures.busy({"engines": {}, "rows": []})) == ["Nothing was recorded of the engines."]
+
+
+def test_dots_name_their_candidates_for_the_script():
+    made = record(candidates=40)
+    for svg in (figures.scales(made), figures.transfer(made)):
+        named = [int(place) for dot in elements(svg, "circle", "dot") for place in dot.get("data-c").split()]
+        assert len(named) == len(set(named))
+    [dots] = elements(figures.scales(record(candidates=5000, examples=20)), "path", "dots")
+    assert dots.get("data-all") == ""
+
+
 def test_a_record_without_the_numbers_says_so():
     made = record(selected=False)
     made |= {"votes": [], "progress": []}

@@ -1,21 +1,17 @@
 import os
 import re
-import shutil
-import subprocess
 import tomllib
 import xml.etree.ElementTree as ET
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
-from pathlib import Path
 
 import pytest
+from browser import browse, needs_chromium
 from sample import record
 
 from seedfold.report import page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH to render the report in")
 HOSTILE = """<script>alert("x")</script>'&\x1b</style></title>"""
 
 # Measures what a reader would see: figures' text that is too small, cut off or over other text; a page that scrolls
@@ -39,15 +35,6 @@ for (const svg of document.querySelectorAll('svg')) {
 }
 parent.document.title = 'measured at ' + innerWidth + ': ' + (faults.join('; ') || 'no fault');
 </script>"""
-
-
-def browse(path: Path, *options: str) -> subprocess.CompletedProcess:
-    """Load a page in headless Chromium; what it writes to the console is on stderr, in lines with CONSOLE."""
-    quiet = "no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update disable-sync"
-    switches = [f"--{name}" for name in quiet.split()]
-    profile = f"--user-data-dir={path.parent / 'profile'}"
-    command = [str(CHROMIUM), "--headless", *switches, profile, "--enable-logging=stderr", *options, path.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
 def test_the_page_holds_the_verdict_the_table_and_all_figures(tmp_path):
