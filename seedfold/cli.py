@@ -151,9 +151,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from seedfold.plan import plan
+    from seedfold.plan import imagined, plan
 
-    print(plan(config.load(arguments.config, arguments.set), probe=not arguments.no_probe))
+    gpus = imagined(arguments.gpus) if arguments.gpus else None
+    print(plan(config.load(arguments.config, arguments.set), not arguments.no_probe, gpus))
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -165,8 +166,16 @@ def _doctor(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from seedfold import study
     from seedfold.journal import Journal
+    from seedfold.report import compare
     from seedfold.report.page import of_folder
 
+    if arguments.compare:
+        compared = compare.compare([*([arguments.folder] if arguments.folder else []), *arguments.compare])
+        compare.write(compared, arguments.out)
+        print(f"{compared}\n\npage: {arguments.out}")
+        return
+    if arguments.folder is None:
+        raise UserError('"DIR" is not given; give the folder of a finished study, or several after --compare')
     if arguments.parquet:
         with Journal.read(arguments.folder) as journal:
             journal.export_parquet(arguments.parquet)
@@ -268,6 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("config", type=Path, nargs="?", metavar="CONFIG.toml")
     sub.add_argument("--no-probe", action="store_true", help="do not load the model to measure its speed")
+    sub.add_argument("--gpus", default="", metavar="COUNTxGIB", help="plan for GPUs that are not here, such as 8x80")
 
     sub = command("doctor", _doctor, "say what this machine can do")
     sub.add_argument("--no-probe", action="store_true", help="do not load a model to check the arithmetic")
@@ -275,8 +285,14 @@ def _parser() -> argparse.ArgumentParser:
     told = "say what a study's folder, finished or running, tells about its population"
     diagnose.add(commands.add_parser("diagnose", help=told, description=told + "."))
 
-    sub = command("report", _report, "write the report of a finished study anew and print its results")
-    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub = command(
+        "report", _report, "write the report of a finished study anew and print its results; or compare several"
+    )
+    sub.add_argument("folder", type=Path, nargs="?", metavar="DIR")
+    sub.add_argument("--compare", type=Path, nargs="+", metavar="DIR", help="finished studies, each against the first")
+    sub.add_argument(
+        "--out", type=Path, default=Path("compare.html"), metavar="FILE", help="the comparison's page (compare.html)"
+    )
     sub.add_argument("--parquet", type=Path, metavar="FILE", help="also write all evaluations as a Parquet file")
     return parser
 

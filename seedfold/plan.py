@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedfold import folds, tasks
@@ -10,6 +12,7 @@ from seedfold.engines import memory as gpu_memory
 from seedfold.engines import opened
 from seedfold.engines.base import Decoding, Job
 from seedfold.engines.pool import Pool
+from seedfold.errors import UserError
 from seedfold.evaluate import Evaluator
 from seedfold.progress import Progress, duration
 from seedfold.recipe import Base
@@ -19,6 +22,7 @@ from seedfold.splits import Splits, deal
 from seedfold.study import base_recipe, planned, rounds_of
 
 if TYPE_CHECKING:
+    from seedfold import config as settings
     from seedfold.config import Config
     from seedfold.engines.base import Engine
 
@@ -32,8 +36,12 @@ PROMPT = 512
 """Tokens of the longest prompt, as supposed before there is a tokenizer to count them."""
 
 
-def plan(config: Config, probe: bool = True) -> str:
-    """Answers by phase; with the probe also tokens, time and memory, measured on a few answers of the base."""
+def plan(config: Config, probe: bool = True, gpus: list[gpu_memory.Gpu] | None = None) -> str:
+    """Answers by phase; with the probe also tokens, time and memory, measured on a few answers of the base.
+
+    Args:
+        gpus: GPUs to plan for that need not be here, see `imagined`; by default those of this machine.
+    """
     dealt = deal(config)
     task, splits = dealt.task, dealt.splits
     largest, sizes = max(config.search.votes), config.splits
@@ -54,19 +62,65 @@ def plan(config: Config, probe: bool = True) -> str:
     if config.search.racing:
         full = config.search.candidates * sizes.search
         lines.append(f"racing saves {1 - scoring / full:.0%} of the search's answers")
-    found = [] if config.engine.fleet else gpu_memory.gpus(config.model.device)
-    if config.engine.fleet:
+    found = gpus or ([] if config.engine.fleet else gpu_memory.gpus(config.model.device))
+    shape = shaped(config.model)
+    if config.engine.fleet and not gpus:
         fits, told = fleet(config, PROMPT + task.max_tokens)
     else:
         fits, told = budget(config, found, PROMPT + task.max_tokens) if found else (True, [])
     lines += told
+    if shape and not found:
+        lines.append(
+            f"memory: {shape.weights / 2**30:.1f} GiB of weights; --gpus COUNTxGIB says whether GPUs hold them"
+        )
     if not fits:
         lines.append("time: not measured, since nothing was loaded")
+    elif gpus or shape:
+        lines.append(f"time: not measured, since {'those GPUs' if gpus else 'the weights'} are not here")
     elif probe:
         lines += _measured(config, task, splits, bool(found))
     else:
         lines.append("time and memory: leave out --no-probe to measure them")
     return "\n".join(lines)
+
+
+def imagined(text: str) -> list[gpu_memory.Gpu]:
+    """GPUs that are not here, by count and GiB of each: 8x80.
+
+    Raises:
+        UserError: the text is not of that form.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*(?:\.\d+)?)", text)
+    if match is None:
+        raise UserError(f'--gpus is "{text}", which is no count and size; write COUNTxGIB such as 8x80')
+    size = int(float(match[2]) * 2**30)
+    return [gpu_memory.Gpu(number, "planned", size, size, "") for number in range(int(match[1]))]
+
+
+def shaped(model: settings.Model) -> gpu_memory.Checkpoint | None:
+    """Sizes of a model of which only config.json is here; None of any other. The layers are made, without their weights."""
+    place = Path(model.name).expanduser()
+    if not (place / "config.json").is_file() or any(place.glob("*.safetensors")) or any(place.glob("*.bin")):
+        return None
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        shape = AutoConfig.from_pretrained(place)
+        with torch.device("meta"):
+            made = AutoModelForCausalLM.from_config(shape)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f'"model.name" is "{model.name}", whose config.json describes no causal language model ({reason}); give a '
+            "checkpoint directory, or one with the config.json of a model that transformers knows"
+        ) from None
+    text = shape.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    width = gpu_memory.BYTES[model.dtype]
+    weights = sum(parameter.numel() for parameter in made.parameters())
+    return gpu_memory.Checkpoint(weights * width, 2 * text.num_hidden_layers * heads * size * width)
 
 
 def fleet(config: Config, tokens: int) -> tuple[bool, list[str]]:
@@ -103,7 +157,7 @@ def budget(
         tokens: of a prompt and its answer, at most.
         together: engines on a GPU; by default as `engine.count` are dealt over the GPUs found.
     """
-    engine, sizes = config.engine, gpu_memory.checkpoint(config.model)
+    engine, sizes = config.engine, gpu_memory.checkpoint(config.model) or shaped(config.model)
     if together is None and engine.tensor_parallel > len(found):
         return False, [f"does NOT fit: engine.tensor_parallel is {engine.tensor_parallel}, GPUs here: {len(found)}"]
     if sizes is None:
@@ -113,9 +167,11 @@ def budget(
     together, free = together or gpu_memory.crowded(config.model, engine, len(found)), min(gpu.free for gpu in found)
     whole = together * sum(parts.values())
     shown = ", ".join(f"{name} {value / 2**30:.1f}" for name, value in parts.items())
+    each = f"{sum(parts.values()) / 2**30:.1f} GiB"
+    over = f"a GPU, {each} each" if engine.tensor_parallel == 1 else f"{engine.tensor_parallel} GPUs, {each} on each"
     lines = [
-        f"GPU memory: {together} engine{'s' * (together > 1)} on a GPU, {sum(parts.values()) / 2**30:.1f} GiB each "
-        f"({shown}): {whole / 2**30:.1f} GiB at least, of {free / 2**30:.1f} GiB free"
+        f"GPU memory: {together} engine{'s' * (together > 1)} on {over} ({shown}): {whole / 2**30:.1f} GiB at least, of "
+        f"{free / 2**30:.1f} GiB free"
     ]
     if whole > free:
         lower = [
@@ -124,6 +180,11 @@ def budget(
             "engine.memory" if engine.name == "vllm" else "engine.batch",
         ]
         lines.append(f"does NOT fit: lower {' or '.join(lower)}, or take a smaller model or a larger GPU")
+    elif engine.name == "vllm" and not engine.memory:
+        share = int(gpu_memory.SHARE * min(gpu.total for gpu in found)) // together
+        room = share - sum(parts.values()) + parts["keys and values"]
+        rows = max(1, room * engine.tensor_parallel // (sizes.cache_bytes_per_token * tokens))
+        lines.append(f"keys and values: room for about {rows:,} answers of {tokens:,} tokens at once, prompts included")
     return whole <= free, lines
 
 
