@@ -78,7 +78,7 @@ def transfer(record: dict[str, Any]) -> str:
     return drawing.done()
 
 
-def gains(record: dict[str, Any]) -> str:
+def gains(record: dict[str, Any], axis: str = "difference to the base on test, points") -> str:
     """Difference to the base on test of every method, with its interval: a line per method, the base a dashed line."""
     lines = [line for line in record["results"] if line.get("difference") is not None and line.get("ci95")]
     if not lines:
@@ -105,7 +105,7 @@ def gains(record: dict[str, Any]) -> str:
         )
         drawing.text(WIDTH - 12, y - 12, f"{points(line['difference'])} {span(line['ci95'])}", "end")
     labels = [(value, points(value).removesuffix(".0") if value else "0") for value in values]
-    drawing.x_axis(x, bottom, labels, "difference to the base on test, points")
+    drawing.x_axis(x, bottom, labels, axis)
     return drawing.done()
 
 

@@ -29,7 +29,7 @@ def result_lines(record: dict[str, Any]) -> str:
         "Cut off: answers that met the token limit. Answers to find: what the choice cost before the test.",
         *sentences(record),
     ]
-    return "\n".join([_table(record["results"], level), "", *(_wrap(note) for note in notes)])
+    return "\n".join([results_table(record["results"], level), "", *(wrap(note) for note in notes)])
 
 
 def sentences(record: dict[str, Any]) -> list[str]:
@@ -329,7 +329,8 @@ def _number(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
-def _table(results: list[dict[str, Any]], level: str) -> str:
+def results_table(results: list[dict[str, Any]], level: str) -> str:
+    """Result lines as columns that fit `WIDTH`; `level` is that of their intervals, in words."""
     head = [
         ("", "method"),
         ("accuracy %", f"strict [{level}]"),
@@ -370,5 +371,6 @@ def _table(results: list[dict[str, Any]], level: str) -> str:
     return "\n".join(lines)
 
 
-def _wrap(text: str) -> str:
+def wrap(text: str) -> str:
+    """A paragraph in lines that fit `WIDTH`."""
     return textwrap.fill(text, WIDTH, break_on_hyphens=False)

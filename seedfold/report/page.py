@@ -117,7 +117,7 @@ def html(record: dict[str, Any], found: dict[str, Any] | None = None, busy: dict
         f'<p class="quiet">{text(_subtitle(record))}</p>',
         f'<p class="verdict">{prose(verdict(record))}</p>',
         _deploy(record),
-        _results(record),
+        f"<h2>Results on {count(record['splits']['test'])} test examples</h2>\n{results(record)}",
         '<ul class="notes">' + "".join(f"<li>{prose(one)}</li>" for one in _notes(record)) + "</ul>",
         parts.figure(figures.gains(record), *GAINS),
         '<h2>What the search saw</h2>\n<div class="figures">',
@@ -173,7 +173,8 @@ def _value(value: Any) -> str:
     return '"" # not set' if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _results(record: dict[str, Any]) -> str:
+def results(record: dict[str, Any]) -> str:
+    """The table of result lines."""
     level = f"<small>{text(level_text(record))} interval</small>"
     head = [
         "method",
@@ -190,7 +191,7 @@ def _results(record: dict[str, Any]) -> str:
     rows = [
         [
             text(line["method"]),
-            percent(line["accuracy"]) + small(span(line.get("interval"), percent)),
+            percent(line["accuracy"]) + small(span(line.get("interval"), lambda share: f"{100 * share:.1f}")),
             blank(line["difference"], points) + small(span(line.get("ci95"))),
             blank(line.get("p"), lambda p: p_text(p).removeprefix("p=").replace("p<", "< ")),
             "" if line.get("fixed") is None else f"{count(line['fixed'])} / {count(line['broken'])}",
@@ -204,8 +205,7 @@ def _results(record: dict[str, Any]) -> str:
         ]
         for line in record["results"]
     ]
-    examples = next((line["n"] for line in record["results"]), 0)
-    return f"<h2>Results on {count(examples)} test examples</h2>\n" + table("Results", head, rows)
+    return table("Results", head, rows)
 
 
 def _notes(record: dict[str, Any]) -> list[str]:
