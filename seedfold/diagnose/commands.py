@@ -93,6 +93,41 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--merges", type=int, default=4, metavar="M", help="disjoint sets of parents of each kind, at most (default 4)"
     )
 
+    _families_parser(commands)
+
+
+def _families_parser(commands: Any) -> None:
+    told = "compare noise families and sizes at equal seeds and examples, ranked by what search finds in each"
+    sub = commands.add_parser("families", help=told, description=told + ".")
+    sub.add_argument("config", type=Path, metavar="CONFIG.toml", help="a study's, with its arms in [[families.arms]]")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="keep answers in DIR/families (default runs/NAME)")
+    sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field of the config")
+    sub.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        metavar="ARM",
+        help='one more arm: a family, and what differs from [search], as in "gaussian sigmas=0.002,0.004 scale=rms"; its '
+        "fields are name, sigmas, scale, rounding, include, exclude, directions",
+    )
+    sub.add_argument("--only", nargs="+", default=[], metavar="NAME", help="the arms to compare (default all)")
+    sub.add_argument(
+        "--seeds", type=int, default=0, metavar="N", help="of each arm at each sigma (default families.seeds, or 32)"
+    )
+    sub.add_argument(
+        "--by",
+        default="quarter",
+        choices=["mean", "best", "quarter", "fold"],
+        help="what an arm is worth on held-out examples: the mean seed, the best by search score, the best quarter (the "
+        "default), or the linear fold as the effects imply it",
+    )
+    sub.add_argument("--against", default="", metavar="NAME", help="compare all with this arm alone, for more power")
+    sub.add_argument("--fold", action="store_true", help="also make the linear fold of each arm and sigma, and ask it")
+    sub.add_argument("--seed", type=int, default=0, help="of resampling (default 0)")
+    sub.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    _split(sub)
+    sub.set_defaults(call=_families)
+
 
 def _split(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
@@ -213,3 +248,22 @@ def _merges(arguments: argparse.Namespace) -> None:
     }
     level = saved.config.stats.level
     _print(arguments, numbers, [_title(saved, "merges"), "", text.merges(told, a.split, len(ids), level)])
+
+
+def _families(arguments: argparse.Namespace) -> None:
+    from seedfold import config
+    from seedfold.diagnose import arms, families_text, trial
+    from seedfold.errors import UserError
+    from seedfold.progress import Progress
+
+    a = arguments
+    chosen = config.load(a.config, a.set)
+    listed, seeds = arms.read(chosen, a.arm, a.only)
+    seeds = a.seeds or seeds
+    if seeds < arms.LEAST:
+        raise UserError(f'"--seeds" is {seeds}; use at least {arms.LEAST}')
+    folder = a.out or Path("runs") / chosen.name
+    found = trial.run(chosen, folder, listed, seeds, a.split, a.by, a.against, a.fold, a.seed, Progress())
+    numbers = families_text.numbers(found)
+    numbers |= {"model": chosen.model.name, "task": chosen.task.name, "level": chosen.stats.level}
+    _print(a, numbers, [families_text.families(found, chosen)])

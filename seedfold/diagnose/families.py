@@ -15,7 +15,7 @@ too, as that with the highest promise: the same measure of the *shrunken* search
 Seeds and examples both are samples. The variance of a gain is that between draws of seeds (a bootstrap in which scores are
 ranked, seeds weighted and σ chosen anew), plus that between examples under the weights as they are, less that of single
 answers, which both contain (two-way clustering, as in `merges.estimate`); never less than either alone. Student's t with
-the lesser of both degrees of freedom. Seeds and examples are common to all arms, and differences of arms are paired in both.
+the lesser of both degrees of freedom. Seeds and examples are common to all arms: differences of arms are paired in both.
 The bootstrap fails for the best of N, for most of its draws hold the observed best (Bickel, Götze and van Zwet 1997,
 Statistica Sinica 7:1): there the variance of any one seed's effect takes its place, which is no less than that of a best.
 """

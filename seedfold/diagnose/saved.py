@@ -112,7 +112,7 @@ def load(folder: str | Path, least: int = 4) -> Saved:
         chosen = _config(folder, journal)
         dealt = deal(chosen)
         ids = [example.id for example in dealt.splits.search]
-        base = _base(journal)
+        base = base_of(journal)
         drawn = draw(chosen.search, base.base, base.dtype) if base else []
         base_rewards = rewards_of(journal, [base], ids)[0] if base else np.full(len(ids), np.nan)
         if base is None or np.isnan(base_rewards).any():
@@ -149,7 +149,8 @@ def _config(folder: Path, journal: Journal) -> Config:
     return settings.from_dict(bound)
 
 
-def _base(journal: Journal) -> Recipe | None:
+def base_of(journal: Journal) -> Recipe | None:
+    """The recipe without terms, as the journal has it."""
     recipes = (Recipe.from_json(journal.recipe_text(key)) for key in journal.recipes())
     return next((recipe for recipe in recipes if not recipe.terms), None)
 
