@@ -186,6 +186,15 @@ def _report(arguments: argparse.Namespace) -> None:
     print(f"\nreport: {arguments.folder / 'report.html'}")
 
 
+def _watch(arguments: argparse.Namespace) -> None:
+    from seedfold.watch import watch
+
+    try:
+        watch(arguments.folder, arguments.every, arguments.once, arguments.page)
+    except KeyboardInterrupt:  # of the look, not of the study
+        print()
+
+
 # Arguments
 
 
@@ -294,6 +303,12 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("compare.html"), metavar="FILE", help="the comparison's page (compare.html)"
     )
     sub.add_argument("--parquet", type=Path, metavar="FILE", help="also write all evaluations as a Parquet file")
+
+    sub = command("watch", _watch, "show a study while it runs: how far it is, and the candidates on search so far")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (default 2)")
+    sub.add_argument("--once", action="store_true", help="look once and end")
+    sub.add_argument("--page", action="store_true", help="also keep DIR/live.html, which a browser loads again and again")
     return parser
 
 

@@ -91,7 +91,7 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """(dotted path, value in each) of settings that are not the same in all, but for names; "not set" where one has none."""
+    """(dotted path, value in each) of settings that differ, names left out; "not set" where one has none."""
     flat = [dict(_flat("", config)) for config in configs]
     paths = dict.fromkeys(path for one in flat for path in one)
     values = [(path, [one.get(path, "not set") for one in flat]) for path in paths]
