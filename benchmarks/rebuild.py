@@ -1,10 +1,10 @@
 """Rebuilding a model from a seed: the published way against seedfold, in one run.
 
-    python benchmarks/rebuild.py [--model smollm2-135m] [--repeats 5] [--threads 0]
+    python benchmarks/rebuild.py [--model smollm2-135m] [--repeats 5] [--threads 0] [--terms 34]
 
 The published way draws a full torch.randn tensor per parameter in the weights' dtype and adds it, then draws it again to
 subtract it: one candidate costs both passes, and the base drifts. seedfold writes the candidate's weights from a resident
-base in one pass; the next candidate needs no restoring. Both touch every floating-point parameter once per direction.
+base in one pass; the next candidate needs no restoring. A fold's recipe has many terms, one pass all the same. Both touch every floating-point parameter once per direction.
 Extra memory is the growth of the process's peak over what it holds before, models and base copy not counted.
 """
 
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--model", default=models.EMBEDDED)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--terms", type=int, default=34, help="of the recipe with many terms")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -71,11 +72,16 @@ def main() -> None:
     base = Base(arguments.model, "", weights.fingerprint)
     parameters = [parameter.data for parameter in model.parameters()]
 
-    def ours(family: str) -> Callable[[int], None]:
-        return lambda seed: weights.become(Recipe(base, (Term(family, seed, 1e-3),)))
+    def ours(family: str, terms: int = 1) -> Callable[[int], None]:
+        return lambda seed: weights.become(
+            Recipe(base, tuple(Term(family, 1000 * seed + k, 1e-3) for k in range(terms)))
+        )
 
-    rows = [("seedfold, Rademacher", *measure(ours("rademacher"), arguments.repeats))]
-    rows.append(("seedfold, Gaussian", *measure(ours("gaussian"), arguments.repeats)))
+    rows = [
+        (f"{name}{f', {terms} terms' * (terms > 1)}", *measure(ours(name, terms), arguments.repeats))
+        for name in ("rademacher", "gaussian")
+        for terms in (1, arguments.terms)
+    ]
     weights.become(None)
     assert weights.checksum() == weights.fingerprint
     rows.append(("published, two randn", *measure(lambda s: published(parameters, s, 1e-3), arguments.repeats)))

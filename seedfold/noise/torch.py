@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from math import isfinite
 
 import torch
@@ -25,6 +26,9 @@ _Drawn = tuple[Family, int, float]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ROUNDINGS = ("nearest", "dither")
+
+_COMPILED = ("seedfold.noise.rademacher", "seedfold.noise.gaussian")
+"""Families that `seedfold.noise.compiled` makes on a CPU."""
 
 # Generator calls per tile. Fewer, and the cost of launching operations shows; more, and the tile leaves the cache.
 _CALLS = 8192
@@ -126,22 +130,32 @@ def _accumulate(
     device = tensors[0].device
     matrices = [tensor.detach().view(segment.rows, segment.row_length) for tensor in tensors]
     sums, noise = _Scratch(device), _Scratch(device)
+    runs = [(term_family, list(run)) for term_family, run in groupby(drawn, lambda term: term[0])]
     for tile in tiles(segment, align, size):
-        for k, (term_family, seed, scale) in enumerate(drawn):
-            into = (noise if k else sums).take(tile)
-            term_family.fill(
-                into,
-                seed=seed,
-                tensor=segment.tensor,
-                first=tile.first,
-                stride=tile.stride,
-                scale=scale,
-                shape=segment.shape,
-            )
-            if k == 0:
-                acc = into
-            else:
-                acc.add_(into)  # not add_(noise, alpha=scale): that would fuse the product into the sum
+        acc = sums.take(tile)
+        fresh = True
+        for term_family, run in runs:
+            if device.type == "cpu" and (module := getattr(term_family, "__name__", "")) in _COMPILED:
+                from seedfold.noise import compiled  # which loads a compiler
+
+                _, seeds, scales = zip(*run, strict=True)
+                compiled.add(acc, module, seeds, scales, segment.tensor, tile.first, tile.stride, fresh)
+                fresh = False
+                continue
+            for _, seed, scale in run:
+                into = acc if fresh else noise.take(tile)
+                term_family.fill(
+                    into,
+                    seed=seed,
+                    tensor=segment.tensor,
+                    first=tile.first,
+                    stride=tile.stride,
+                    scale=scale,
+                    shape=segment.shape,
+                )
+                if not fresh:
+                    acc.add_(into)  # not add_(noise, alpha=scale): that would fuse the product into the sum
+                fresh = False
         yield [matrix[tile.rows, tile.columns] for matrix in matrices], _piece(acc, tile), tile
 
 
