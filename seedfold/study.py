@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seedfold import config as settings
-from seedfold import leakage, stats
+from seedfold import leakage, stats, tracking
 from seedfold.engines import opened
 from seedfold.errors import UserError
 from seedfold.evaluate import Ask, Evaluator, check_room, grade_of
@@ -110,14 +110,20 @@ def run(
         if engine is None:
             progress.say(f"loading {config.model.name}")
         using = opened(config.model, config.engine) if engine is None else nullcontext(engine)
-        with using as engine, _watched(engine, folder, progress) as keep:
+        tracked = tracking.opened(config, folder, journal, progress)
+        with using as engine, _watched(engine, folder, progress) as keep, tracked as track:
             evaluator = Evaluator(engine, task, journal, progress)
             check_room(evaluator, (*splits.search, *splits.select, *splits.gate, *splits.test))
             same_material(journal, engine, evaluator, splits)
+            # Who looks at the folder later, or from another process, needs the splits and may not have the data. It is not
+            # same_material that notes them: diagnostics call it on a study's journal that they only read.
+            journal.note("splits", {name: [example.id for example in part] for name, part in vars(splits).items()})
             progress.expect(planned(config))
             scored = search(evaluator, config, splits.search)
+            track.searched(scored)
             members = _members(scored, config, folder)
             votes, selected = select(evaluator, config, splits.select, scored.base[0].recipe, members)
+            track.selected(votes)
             chosen = max(votes, key=lambda line: (line["vote"], -line["k"]))["k"]
             folded = fold(evaluator, config, splits, scored, folder)
             final = test(evaluator, config, splits.test, members[:chosen], folded)
@@ -131,6 +137,7 @@ def run(
             record["seconds"] = seconds()
             keep()
             write(record, folder, dealt)
+            track.finished(record)
     return Study(folder, record)
 
 
@@ -422,8 +429,6 @@ def same_material(journal: Journal, engine: Engine, evaluator: Evaluator, splits
                 f'the {name} changed since folder "{journal.folder}" was begun (then {known.get(name)}, now {value}); '
                 "put back what was there, or start in a new folder"
             )
-    # Who looks at the folder later, or from another process, needs the splits and may not have the data.
-    journal.note("splits", {name: [example.id for example in examples] for name, examples in vars(splits).items()})
 
 
 @contextmanager
