@@ -23,7 +23,8 @@ from seedfold.errors import UserError
 Array = NDArray[np.float64]
 FAMILIES = ("top", "random", "bottom", "oracle-top", "oracle-bottom")
 OPERATORS = {"average": lambda n: 1 / n, "norm": lambda n: 1 / math.sqrt(n), "sum": lambda n: 1.0}
-"""Weight of each of n parents: the norm-preserving one keeps the step's size, for independent steps are orthogonal."""
+"""Weight of each of n parents: the norm-preserving one keeps the step's size, for independent steps are orthogonal. Those
+of a subspace are not: there it follows from their inner products, see `preserving`."""
 MOST = 64
 """Parents of a merge."""
 
@@ -47,6 +48,7 @@ def plan(
     merges: int = 4,
     oracle: ArrayLike | None = None,
     seed: int = 0,
+    gram: ArrayLike | None = None,
 ) -> list[Merge]:
     """Draw parents; the same sets of them for all operators, so that operators are compared on equal terms.
 
@@ -61,6 +63,7 @@ def plan(
         weights: lists of weights of their own, which apply to parents from the best of the family down.
         merges: sets of parents per family and size; fewer where the family has no more.
         oracle: (N,) held-out scores, for the oracle families.
+        gram: (N, N) inner products of the candidates' steps; without them, steps count as orthogonal.
     """
     for option, names, known in (("families", families, FAMILIES), ("operators", operators, tuple(OPERATORS))):
         if unknown := [name for name in names if name not in known]:
@@ -84,10 +87,27 @@ def plan(
                 order = np.argsort(-np.asarray(oracle, dtype=np.float64), kind="stable")
             rng = np.random.default_rng([seed, size, FAMILIES.index(family)])
             for parents in _sets(rng, _pool(order, family, size), size, merges):
-                uniform = [(name, (OPERATORS[name](size),) * size) for name in operators] if size in sizes else []
+                each = {name: OPERATORS[name](size) for name in operators if size in sizes}
+                if gram is not None and "norm" in each:
+                    each["norm"] = preserving(np.asarray(gram, dtype=np.float64)[np.ix_(parents, parents)])
+                uniform = [(name, (weight,) * size) for name, weight in each.items()]
                 own = [(",".join(f"{w:g}" for w in item), item) for item in given if len(item) == size]
                 found += [Merge(family, name, parents, item) for name, item in (*uniform, *own)]
     return found
+
+
+def preserving(gram: ArrayLike) -> float:
+    """The weight under which a sum of n steps is as large as one of them (their root mean square norm): 1/√n if orthogonal.
+
+    Args:
+        gram: (n, n) inner products.
+    """
+    g = np.asarray(gram, dtype=np.float64)
+    own, whole = float(np.trace(g)), float(g.sum())
+    if not (g - np.diag(np.diag(g))).any():
+        return 1 / math.sqrt(len(g))
+    # Steps that cancel have no sum to be enlarged.
+    return math.sqrt(own / len(g) / whole) if whole > 1e-9 * own else 1 / math.sqrt(len(g))
 
 
 def _pool(order: NDArray[np.intp], family: str, size: int) -> list[int]:

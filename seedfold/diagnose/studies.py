@@ -113,7 +113,7 @@ def merged(
         oracle = answer(saved, "transfer", [saved.base, *recipes], examples, progress)[1:].mean(axis=1)
     # Where no reliable difference is left, the mean breaks ties.
     score = shrunk.shrunk + 1e-6 * shrunk.mean
-    plan = merges.plan(score, families, operators, sizes, weights, count, oracle, seed)
+    plan = merges.plan(score, families, operators, sizes, weights, count, oracle, seed, saved.population.gram)
     made = [combine([recipes[i] for i in merge.parents], merge.weights) for merge in plan]
     used = sorted({i for merge in plan for i in merge.parents})
     rewards = answer(saved, "merges", [saved.base, *(recipes[i] for i in used), *made], examples, progress)

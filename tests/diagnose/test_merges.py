@@ -45,6 +45,23 @@ def test_a_family_is_drawn_alike_whatever_else_is_asked() -> None:
     assert alone != merges.plan(score, ("random",), ("sum",), (3,), seed=6)
 
 
+def test_the_norm_is_preserved_where_steps_overlap() -> None:
+    """Four steps in two dimensions; and orthogonal ones of different sizes, whose weights must not change by a bit."""
+    steps = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8]])
+    gram = steps @ steps.T
+    plan = merges.plan(np.arange(4.0), ("random",), ("norm", "sum"), (2,), gram=gram)
+    assert [m.operator for m in plan] == ["norm", "sum"] * 2
+    for m in plan:
+        made = np.asarray(m.weights) @ steps[list(m.parents)]
+        if m.operator == "norm":
+            assert np.linalg.norm(made) == pytest.approx(1)
+        else:
+            assert m.weights == (1, 1)
+    plain = merges.plan(np.arange(8.0), *ALL, (2, 3))
+    assert merges.plan(np.arange(8.0), *ALL, (2, 3), gram=np.diag(np.arange(1.0, 9.0))) == plain
+    assert merges.preserving(np.array([[1.0, -1.0], [-1.0, 1.0]])) == 1 / math.sqrt(2)
+
+
 def test_64_parents_and_oracles() -> None:
     score, held = np.arange(130.0), -np.arange(130.0)
     top, oracle = merges.plan(score, ("top", "oracle-top"), ("norm",), (64,), merges=1, oracle=held)

@@ -17,7 +17,7 @@ from seedfold.engines.base import Decoding, Job, Prompt
 from seedfold.engines.stacked import StackedEngine
 from seedfold.errors import UserError
 from seedfold.fold.base import Population
-from seedfold.noise import Segment, subspace
+from seedfold.noise import Segment, subspace, values
 from seedfold.noise.torch import perturbation
 from seedfold.recipe import Base, Recipe, Term
 from seedfold.search.population import draw, seed_of, sigma_of
@@ -196,3 +196,29 @@ def test_a_study_of_a_subspace(tmp_path: Path) -> None:
     found = saved.load(tmp_path / "out")
     assert found.sigmas.tolist() == [0.02, 0.05] * 8
     assert len(found.population.groups) == 16
+
+
+FAMILIES = ["rademacher", "gaussian", "low-rank-3", "lora-2", "lora-2:q_proj"]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "subspace"])
+def test_rms_is_an_option_of_every_family(family) -> None:
+    """The scale of a term on a tensor is σ times that tensor's root mean square, as summed in float64."""
+    weights = Weights(tiny_model("qwen2", torch.bfloat16))
+    base = Base("", "", weights.fingerprint)
+    given = {"directions": ["gaussian 3", "low-rank-2 4"]} if family == "subspace" else {}
+    recipe = draw(settings(family=family, scale="rms", sigmas=[0.3], **given), base, "bfloat16")[0]
+    weights.become(recipe)
+    touched = 0
+    for name, tensor in weights.tensors.items():
+        whole = weights.base(name)
+        size = float(whole.double().square().mean().sqrt())
+        step = torch.zeros(tensor.numel)
+        for kind, seed, scale in recipe.terms:
+            drawn = values(kind, seed, name, 0, tensor.numel, shape=tensor.shape)
+            step = step + torch.tensor(scale * size, dtype=torch.float32) * drawn
+        assert torch.equal(weights.live(name), (whole.float() + step).bfloat16()), name
+        if step.any() and tensor.numel > 1000:
+            touched += 1
+            assert float(step.square().mean().sqrt()) == pytest.approx(0.3 * size, rel=0.15), name
+    assert touched >= (2 if family == "lora-2:q_proj" else 10)
