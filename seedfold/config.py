@@ -189,6 +189,21 @@ class Stats:
 
 Built = typing.TypeVar("Built")
 
+SINKS = ("tensorboard", "wandb", "trackio")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    sinks: tuple[str, ...] = setting(
+        (),
+        "where numbers go while a study runs: tensorboard, wandb, trackio (need the extra tracking); a sink that fails is "
+        "dropped and the study goes on",
+        lambda names: None if set(names) <= set(SINKS) else f"use some of {', '.join(SINKS)}",
+    )
+    project: str = setting("seedfold", "wandb, trackio: the project", not_empty)
+    run: str = setting("", "wandb, trackio: the run's name; empty: the study's")
+
+
 BATCH = {"transformers": 64, "vllm": 256, "stacked": 128}
 """Answers generated at once, unless the config says: what the engine of that name does well."""
 
@@ -219,6 +234,7 @@ class Config:
     fold: Fold = dataclasses.field(default_factory=Fold)
     engine: Engine = dataclasses.field(default_factory=Engine)
     stats: Stats = dataclasses.field(default_factory=Stats)
+    tracking: Tracking = dataclasses.field(default_factory=Tracking)
     families: dict[str, Any] = setting({}, "arms of seedfold diagnose families; see docs/diagnose.md")
 
     def __post_init__(self) -> None:

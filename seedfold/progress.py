@@ -28,6 +28,8 @@ class Progress:
         """Recipes that have answered all that they were asked in this phase."""
         self.engines: Callable[[], Mapping[int, float]] = dict
         """Engine -> recipes a second, lately; where there are several."""
+        self.heard: Callable[[], None] | None = None
+        """Called with every batch of fresh answers."""
         self._start = self._entered = time.monotonic()
         self._shown = 0.0
         self._live = bool(self.stream and self.stream.isatty())
@@ -46,6 +48,8 @@ class Progress:
         if not known:
             self.fresh += count
             self._show()
+            if self.heard:
+                self.heard()
 
     def seed(self) -> None:
         """A recipe has answered all that it was asked."""

@@ -280,9 +280,9 @@ def dashboard(view: View, width: int = 100) -> str:
     """Everything, as lines of a terminal."""
     filled = round(40 * view.done / view.planned) if view.planned else 0
     share = f"{100 * view.done / view.planned:.0f} %" if view.planned else ""
-    run = "finished" if view.finished else f"process {view.process}" if view.process else "no process on this machine"
+    run = f" · process {view.process}" if view.process else " · no process on this machine"
     lines = [
-        f"{plain(view.name)} · {view.phase} · {run}",
+        f"{plain(view.name)} · {view.phase}{'' if view.finished else run}",
         f"[{'#' * filled}{'.' * (40 - filled)}] {share}",
         f"{count(view.done)} of at most {count(view.planned)} answers, {count(view.tokens)} tokens"
         + (f", {view.rate:.3g} answers/s" if view.rate and not view.finished else "")
