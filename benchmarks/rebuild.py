@@ -4,8 +4,9 @@
 
 The published way draws a full torch.randn tensor per parameter in the weights' dtype and adds it, then draws it again to
 subtract it: one candidate costs both passes, and the base drifts. seedfold writes the candidate's weights from a resident
-base in one pass; the next candidate needs no restoring. A fold's recipe has many terms, one pass all the same. Both touch every floating-point parameter once per direction.
-Extra memory is the growth of the process's peak over what it holds before, models and base copy not counted.
+base in one pass; the next candidate needs no restoring. A fold's recipe has many terms, in one pass too. Both touch every
+floating-point parameter once per direction. Extra memory is the growth of the process's peak over what it holds before,
+models and base copy not counted.
 """
 
 from __future__ import annotations
