@@ -274,12 +274,12 @@ class Config:
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     def binding(self) -> dict[str, Any]:
-        """What a study's folder is bound to: everything but the `FREE` settings of the engine and the task.
+        """What a study's folder is bound to: everything but tracking and the `FREE` settings of the engine and the task.
 
         Arms are free too, for a comparison may grow. Directions are bound where there are any: folders of before have none.
         """
         tree = self.to_dict()
-        del tree["families"]
+        del tree["families"], tree["tracking"]
         if not self.search.directions:
             del tree["search"]["directions"]
         for name in FREE_OPTIONS.get(self.task.name, ()):

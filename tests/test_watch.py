@@ -1,4 +1,4 @@
-"""A study watched while it runs, when it stopped and at its end: what is shown follows from its journal, from search alone."""
+"""A study watched while it runs, when it stopped and at its end: what is shown follows from its journal, of search alone."""
 
 import io
 import json

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EVERY = 15.0
 """Seconds between two looks at the search, at least; a look that takes long is taken less often."""
-SECRET = re.compile(r"(?i)secret|token$|_token|password|passwd|credential|api_?key|auth")
+SECRET = re.compile(r"(?i)secret|token(?!s)|password|passwd|credential|api_?key|auth")
 """Names of settings whose values are not sent. A limit in tokens is none."""
 
 
