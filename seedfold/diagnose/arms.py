@@ -11,10 +11,14 @@ from seedfold.config import Config, Search, _build
 from seedfold.errors import UserError
 from seedfold.recipe import Base, Recipe
 from seedfold.search.population import draw
-from seedfold.settings import at_least, not_empty, setting
+from seedfold.settings import above_zero, at_least, each, not_empty, setting
 
 LEAST = 4
 """Seeds of an arm: fewer have no best quarter."""
+
+
+def _positive(values: Sequence[float]) -> str | None:
+    return each(above_zero)(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,10 @@ class Arm:
     name: str = setting(
         "", "what it is called; by default the family, with scale and rounding where they are not usual"
     )
-    sigmas: tuple[float, ...] = setting((), "sizes, from which search chooses one")
+    sigmas: tuple[float, ...] = setting((), "sizes, from which search chooses one", _positive)
+    norms: tuple[float, ...] = setting(
+        (), "sizes in place of sigmas: norm of the step, as a share of the norm of the base's weights", _positive
+    )
     scale: str = setting("", "absolute or rms")
     rounding: str = setting("", "nearest or dither")
     include: tuple[str, ...] = setting((), "patterns of tensor names to perturb")
@@ -34,7 +41,7 @@ class Arm:
 
     def search(self, whole: Search) -> Search:
         """The settings of a search, with this arm's in place of its own."""
-        own = {name: value for name, value in vars(self).items() if name != "name" and value}
+        own = {name: value for name, value in vars(self).items() if name not in ("name", "norms") and value}
         if "directions" not in own and own["family"] != whole.family:
             own["directions"] = ()
         merged = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)} | own
@@ -54,6 +61,7 @@ class Arms:
     """What [families] of a config holds."""
 
     seeds: int = setting(32, "seeds of each arm at each sigma", at_least(LEAST))
+    norms: tuple[float, ...] = setting((), "those of arms that state neither sigmas nor norms", _positive)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +93,9 @@ def read(chosen: Config, extra: Sequence[str] = (), only: Sequence[str] = ()) ->
     settings: Arms = _build(Arms, tree, "families")
     arms: list[Arm] = [_build(Arm, {"family": "", **item}, "families.arms") for item in listed]
     arms += [parse(text) for text in extra]
+    arms = [arm if arm.sigmas or arm.norms else dataclasses.replace(arm, norms=settings.norms) for arm in arms]
+    if both := [arm for arm in arms if arm.sigmas and arm.norms]:
+        raise UserError(f'arm "{both[0].label}" has sigmas and norms; give one of them')
     names = [arm.label for arm in arms]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f'two arms are called "{twice[0]}"; give them a name each')
@@ -93,10 +104,10 @@ def read(chosen: Config, extra: Sequence[str] = (), only: Sequence[str] = ()) ->
     arms = [arm for arm in arms if arm.label in only or not only]
     if not arms:
         raise UserError("there is no arm to compare; write [[families.arms]] into the config, or give --arm gaussian")
-    sizes = {arm.label: len(arm.search(chosen.search).sigmas) for arm in arms}
+    sizes = {arm.label: len(arm.norms or arm.search(chosen.search).sigmas) for arm in arms}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f'"{name}" {count}' for name, count in sizes.items())
-        raise UserError(f"arms have different numbers of sigmas ({told}); give all as many, so that they cost the same")
+        raise UserError(f"arms have different numbers of sizes ({told}); give all as many, so that they cost the same")
     return arms, settings.seeds
 
 
@@ -109,16 +120,21 @@ def parse(text: str) -> Arm:
         name, equals, value = item.partition("=")
         if not equals or name not in kinds:
             raise UserError(f'"--arm" has {item!r}; give field=value, the field any of {", ".join(kinds)}')
-        if name == "sigmas":
+        if name in ("sigmas", "norms"):
             try:
                 tree[name] = [float(number) for number in value.split(",")]
             except ValueError:
-                raise UserError(f'"--arm" has {item!r}; give sigmas as in sigmas=0.002,0.004') from None
+                raise UserError(f'"--arm" has {item!r}; give {name} as in {name}=0.002,0.004') from None
         else:
             tree[name] = value.split(",") if "tuple" in str(kinds[name]) else value
     found = _build(Arm, tree, "--arm")
     assert isinstance(found, Arm)
     return found
+
+
+def sized(arm: Arm, unit: float) -> Arm:
+    """The arm with sigmas, to three digits, in place of norms; `unit`: the norm of its step of σ = 1."""
+    return dataclasses.replace(arm, norms=(), sigmas=tuple(float(f"{norm / unit:.3g}") for norm in arm.norms))
 
 
 def drawn(arms: Sequence[Arm], chosen: Config, base: Base, dtype: str, seeds: int) -> list[Cell]:

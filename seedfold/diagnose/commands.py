@@ -108,7 +108,7 @@ def _families_parser(commands: Any) -> None:
         default=[],
         metavar="ARM",
         help='one more arm: a family, and what differs from [search], as in "gaussian sigmas=0.002,0.004 scale=rms"; its '
-        "fields are name, sigmas, scale, rounding, include, exclude, directions",
+        "fields are name, sigmas, norms, scale, rounding, include, exclude, directions",
     )
     sub.add_argument("--only", nargs="+", default=[], metavar="NAME", help="the arms to compare (default all)")
     sub.add_argument(

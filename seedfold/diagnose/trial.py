@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seedfold import stats
 from seedfold.config import Config, Search, Stats
 from seedfold.diagnose import families, steps
-from seedfold.diagnose.arms import Arm, Cell, drawn
+from seedfold.diagnose.arms import Arm, Cell, drawn, sized
 from seedfold.diagnose.saved import base_of, rewards_of
 from seedfold.engines import opened
 from seedfold.errors import UserError
@@ -33,6 +33,7 @@ from seedfold.recipe import Recipe
 from seedfold.splits import Dealt, deal
 from seedfold.study import base_recipe, same_material, token_limit
 from seedfold.tasks.base import Example
+from seedfold.weights import Weights
 
 Array = NDArray[np.float64]
 FOLDER = "families"
@@ -98,7 +99,10 @@ def run(
         raise UserError(f'"--split" is {split}, which has no examples; use select or test')
     with Journal.open(folder / FOLDER, _bound(chosen)) as journal, ExitStack() as stack:
         asked = _Asked(chosen, dealt, journal, progress, stack)
-        cells = drawn(arms, chosen, asked.base.base, asked.base.dtype, seeds)
+        weights = _Weights(chosen, asked.base, progress)
+        cells = drawn(
+            _sized(arms, chosen, asked.base, journal, weights), chosen, asked.base.base, asked.base.dtype, seeds
+        )
         everyone = [recipe for cell in cells for recipe in cell.recipes]
         progress.expect((1 + len(everyone)) * (len(search) + len(held)) + fold * len(cells) * len(held))
         asked.learn(search)
@@ -116,7 +120,7 @@ def run(
             for key, cell, own in zip(keys, cells, scored, strict=True)
         }
         folded = _folds(asked, cells, populations, held) if fold else {}
-        sizes = _sizes(chosen, cells, journal, progress)
+        sizes = _sizes(cells, journal, weights)
         progress.close()
     on_held = base[len(search) :]
     level, draws = chosen.stats.level, chosen.stats.resamples
@@ -214,14 +218,41 @@ def _fold_pairs(
     ]
 
 
-def _sizes(chosen: Config, cells: Sequence[Cell], journal: Journal, progress: Progress) -> list[steps.Size]:
-    """Of each cell's first seed; kept in the journal, so that no model is loaded a second time."""
+class _Weights:
+    """The model's weights on the CPU, loaded when the first step is measured; what was measured is kept in the journal."""
+
+    def __init__(self, chosen: Config, base: Recipe, progress: Progress) -> None:
+        self.model, self.progress = dataclasses.replace(chosen.model, dtype=base.dtype), progress
+
+    def measure(self, recipe: Recipe) -> steps.Size:
+        return steps.measure(recipe, self._loaded)
+
+    @cached_property
+    def _loaded(self) -> Weights:
+        self.progress.say("measuring the steps")
+        return steps.weights_of(self.model)
+
+
+def _sized(arms: Sequence[Arm], chosen: Config, base: Recipe, journal: Journal, weights: _Weights) -> list[Arm]:
+    """The arms with sigmas in place of norms."""
+    known = dict(journal.noted("units", {}))
+    found = []
+    for arm in arms:
+        if arm.norms:
+            unit = drawn([dataclasses.replace(arm, sigmas=(1.0,))], chosen, base.base, base.dtype, 1)[0].recipes[0]
+            if unit.key not in known:
+                known[unit.key] = weights.measure(unit).intended
+                journal.note("units", known)
+            arm = sized(arm, known[unit.key])
+        found.append(arm)
+    return found
+
+
+def _sizes(cells: Sequence[Cell], journal: Journal, weights: _Weights) -> list[steps.Size]:
+    """Of each cell's first seed."""
     known = dict(journal.noted("sizes", {}))
-    missing = [cell for cell in cells if cell.recipes[0].key not in known]
-    if missing:
-        progress.say("measuring the steps")
-        weights = steps.weights_of(dataclasses.replace(chosen.model, dtype=missing[0].recipes[0].dtype))
-        for cell in missing:
-            known[cell.recipes[0].key] = dataclasses.asdict(steps.measure(cell.recipes[0], weights))
-        journal.note("sizes", known)
+    for cell in cells:
+        if cell.recipes[0].key not in known:
+            known[cell.recipes[0].key] = dataclasses.asdict(weights.measure(cell.recipes[0]))
+            journal.note("sizes", known)
     return [steps.Size(**known[cell.recipes[0].key]) for cell in cells]

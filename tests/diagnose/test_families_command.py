@@ -179,6 +179,24 @@ def test_the_step_of_each_family_has_the_size_that_is_stated(tiny_model: Path) -
     assert swallowed.realised < 0.9 * swallowed.intended  # bfloat16 rounds most of it away
 
 
+def test_arms_of_equal_norms_have_steps_of_equal_norms(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Whatever the family, the scale mode and the tensors; and no model is loaded for it a second time."""
+    changed = ["families.norms=[0.05, 0.1]", "families.arms=[]", "families.seeds=4"]
+    chosen = config.load(study, changed)
+    extra = ["rademacher", "gaussian scale=rms", "lora-4", "low-rank-4 exclude=*embed*"]
+    listed, seeds = arms.read(chosen, extra)
+    found = trial.run(chosen, tmp_path, listed, seeds)
+    for name in ("rademacher", "gaussian rms", "lora-4", "low-rank-4"):
+        mine = [size for (arm, _), size in found.sizes.items() if arm == name]
+        assert [size.intended for size in mine] == pytest.approx([0.05, 0.1], rel=0.02), name
+    sigmas = {arm: sigma for arm, sigma in found.sizes}
+    assert sigmas["lora-4"] > 1.5 * sigmas["rademacher"]
+    assert sigmas["gaussian rms"] == pytest.approx(0.1, rel=0.02)
+    monkeypatch.setattr(steps, "weights_of", None)
+    monkeypatch.setattr(trial, "opened", None)
+    assert trial.run(chosen, tmp_path, listed, seeds).told == found.told
+
+
 def test_arms_are_read_from_the_command_line() -> None:
     assert arms.parse("gaussian sigmas=0.002,0.004 scale=rms rounding=dither") == Arm(
         family="gaussian", sigmas=(0.002, 0.004), scale="rms", rounding="dither"
@@ -200,8 +218,10 @@ def test_arms_are_read_from_the_command_line() -> None:
         (["--arm", "gaussian scale=half"], "\"families.arms (gaussian half).scale\" is 'half'; use one of absolute"),
         (
             ["--arm", "gaussian sigmas=0.1"],
-            'different numbers of sigmas ("rademacher" 2, "low-rank-2 rms" 2, "gaussian" 1)',
+            'different numbers of sizes ("rademacher" 2, "low-rank-2 rms" 2, "gaussian" 1)',
         ),
+        (["--arm", "gaussian sigmas=0.1,0.2 norms=0.1,0.2"], 'arm "gaussian" has sigmas and norms'),
+        (["--arm", "gaussian norms=0.1,0"], '"--arm.norms" is [0.1, 0.0]; use a finite number above 0'),
         (["--arm", "rademacher"], 'two arms are called "rademacher"'),
         (["--arm", "gauss sigmas=0.1,0.2"], '"search.family" is "gauss"; use one of'),
         (["--only", "gaussian"], '"--only" has "gaussian", which is no arm; use any of rademacher'),
