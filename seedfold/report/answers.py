@@ -10,7 +10,7 @@ from seedfold.errors import UserError
 from seedfold.journal import FILE, Journal, Row
 from seedfold.recipe import Recipe
 from seedfold.report import parts
-from seedfold.report.lines import count
+from seedfold.report.lines import count, one_pass
 
 if TYPE_CHECKING:
     from seedfold.splits import Dealt
@@ -31,10 +31,11 @@ def collect(folder: Path, record: Mapping[str, Any], dealt: Dealt | None = None)
         dealt: its task and splits; None: they are loaded again, and where that cannot be done there are no questions.
 
     Returns:
-        names: of the methods, the base first. binary: whether every reward is 0 or 1. total: how many examples test has.
-        examples: each with `question` and `right` (texts, empty where not known) and `answers`, one per method:
-        [completion, answer or None, reward, lenient reward, whether it was cut off]. Those that some method answers
-        better or worse than the base come first. Texts that are too long end with how many letters were left out.
+        names: of the methods, the base first. chosen: the place among them of what to deploy, else 1. binary: whether every
+        reward is 0 or 1. total: how many examples test has. examples: each with `question` and `right` (texts, empty where
+        not known) and `answers`, one per method: [completion, answer or None, reward, lenient reward, whether it was cut
+        off]. Those that some method answers better or worse than the base come first. Texts that are too long end with how
+        many letters were left out.
     """
     if not (folder / FILE).exists():
         return None
@@ -59,7 +60,9 @@ def collect(folder: Path, record: Mapping[str, Any], dealt: Dealt | None = None)
             break
         examples.append(example)
     binary = all(row.reward in (0, 1) for rows in methods.values() for row in rows.values())
-    return {"names": list(methods), "binary": binary, "total": len(base), "examples": examples}
+    deploy = (one_pass(dict(record)) or {"method": ""})["method"]
+    chosen = next((place for place, name in enumerate(methods) if deploy and deploy in name.split(", ")), 1)
+    return {"names": list(methods), "chosen": chosen, "binary": binary, "total": len(base), "examples": examples}
 
 
 def section(found: Mapping[str, Any] | None) -> str:

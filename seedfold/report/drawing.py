@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from seedfold.report.lines import minus, plain
@@ -77,12 +77,19 @@ class Drawing:
     def path(self, style: str, places: Iterable[tuple[float, float]]) -> None:
         self.add("path", style, d="M" + "L".join(f"{px(x):g} {px(y):g}" for x, y in places))
 
-    def y_axis(self, axis: Axis, left: float, right: float, title: str) -> None:
-        """Grid lines with percent labels, and the title above them, where it needs no rotation."""
+    def y_axis(
+        self,
+        axis: Axis,
+        left: float,
+        right: float,
+        title: str,
+        tick: Callable[[float, Sequence[float]], str] | None = None,
+    ) -> None:
+        """Grid lines with labels, percent unless `tick` says, and the title above them, where it needs no rotation."""
         values = ticks(axis.low, axis.high)
         for value in values:
             self.line("grid", left, axis(value), right, axis(value))
-            self.text(left - 6, axis(value) + 4.5, percent_tick(value, values), "end", "quiet")
+            self.text(left - 6, axis(value) + 4.5, (tick or percent_tick)(value, values), "end", "quiet")
         self.text(4, 16, title)
 
     def x_axis(self, axis: Axis, bottom: float, labels: Sequence[tuple[float, str]], title: str) -> None:

@@ -23,7 +23,6 @@ from seedfold.report.drawing import (
     cross,
     domain,
     empty,
-    percent_tick,
     points_tick,
     px,
     short,
@@ -41,41 +40,60 @@ MANY = 1000
 
 
 def transfer(record: dict[str, Any]) -> str:
-    """Search score against select score: whether what scored well does well again."""
-    both = [one for one in record["candidates"] if one.get("select") is not None]
+    """Lead over the base on search against that on select: whether what scored well does well again."""
     base = record["base"]
-    if not both:
-        return empty("No candidate was scored on select.")
-    values = [one[split] for one in both for split in ("search", "select")]
-    low, high = domain([*values, base["search"], base["select"]])
-    drawing = Drawing("Score on search against score on select, one dot per candidate", height=356)
-    left, right, top, bottom = 52, WIDTH - 72, 32, 308
-    x, y = Axis(low, high, left, right), Axis(low, high, bottom, top)
-    drawing.y_axis(y, left, right, "score on select")
-    values = ticks(low, high)
-    drawing.x_axis(x, bottom, [(value, percent_tick(value, values)) for value in values], "score on search")
-    drawing.line("dashed", x(low), y(low), x(high), y(high))
     marks: dict[tuple[float, float], list[int]] = defaultdict(list)
     for place, one in enumerate(record["candidates"]):
         if one.get("select") is not None:
-            marks[one["search"], one["select"]].append(place)
+            marks[one["search"] - base["search"], one["select"] - base["select"]].append(place)
+    if not marks:
+        return empty("No candidate was scored on select.")
+    # Splits differ in how hard they are, so that only leads over the base can be compared.
+    across, up = ([lead[axis] for lead in marks] for axis in (0, 1))
+    drawing = Drawing("Lead over the base on search against lead on select, one dot per candidate", height=356)
+    left, right, top, bottom = 52, WIDTH - 72, 32, 308
+    x, y = (
+        Axis(*domain([0.0, *across], within=False), left, right),
+        Axis(*domain([0.0, *up], within=False), bottom, top),
+    )
+    drawing.y_axis(y, left, right, "points above the base, on select", points_tick)
+    values = ticks(x.low, x.high)
+    drawing.x_axis(x, bottom, [(one, points_tick(one, values)) for one in values], "points above the base, on search")
+    labels = []
+    trust, scores = record["search"].get("reliability"), [one["search"] for one in record["candidates"]]
+    centre = sum(scores) / len(scores) - base["search"]
+    lines = [("dashed", "as on search", "", 0.0, 1.0)]
+    if trust is not None:
+        lines.append(("line-red", "expected", "red", centre * (1 - trust), trust))
+    for style, name, colour, start, slope in lines:
+        ends = _within(start, slope, x, y)
+        if ends:
+            drawing.path(style, [(x(lead), y(start + slope * lead)) for lead in ends])
+            labels.append((y(start + slope * ends[1]), name, colour))
     for (search, select), places in marks.items():
         title = f"{len(places)} candidates" if len(places) > 1 else _named(record["candidates"][places[0]])
-        title = f"{title}: search {percent(search)}, select {percent(select)}" if len(marks) <= MANY else ""
+        one = record["candidates"][places[0]]
+        title += f": search {percent(one['search'])}, select {percent(one['select'])}"
         radius = min(12, (4 if len(marks) <= MANY else 2) * math.sqrt(len(places)))
-        drawing.dot("dot", x(search), y(select), round(radius, 1), title, places)
-    cross(drawing, x(base["search"]), y(base["select"]))
-    drawing.text(x(base["search"]) + 8, y(base["select"]) - 8, "base")
-    labels = [(y(high), "as on", ""), (y(high) + LINE, "search", "")]
-    trust = record["search"].get("reliability")
-    if trust is not None:
-        scores = [one["search"] for one in record["candidates"]]
-        centre = sum(scores) / len(scores)
-        expected = [min(high, max(low, centre + trust * (score - centre))) for score in (low, high)]
-        drawing.path("line-red", [(x(low), y(expected[0])), (x(high), y(expected[1]))])
-        labels.append((y(expected[1]), "expected", "red"))
-    beside(drawing, right + 6, labels, top, bottom)
+        drawing.dot("dot", x(search), y(select), round(radius, 1), title if len(marks) <= MANY else "", places)
+    cross(drawing, x(0), y(0))
+    drawing.text(x(0) + 8, y(0) - 8, "base")
+    beside(drawing, right + 6, [part for label in labels for part in _lines(*label)], top, bottom)
     return drawing.done()
+
+
+def _within(start: float, slope: float, x: Axis, y: Axis) -> tuple[float, float] | None:
+    """The part of x's range where start + slope · x is within y's; slope ≥ 0."""
+    low, high = x.low, x.high
+    if slope > 0:
+        low, high = max(low, (y.low - start) / slope), min(high, (y.high - start) / slope)
+    return (low, high) if low < high else None
+
+
+def _lines(y: float, text: str, colour: str) -> list[tuple[float, str, str]]:
+    """A label of a narrow margin, a word or two a line."""
+    first, _, rest = text.rpartition(" ")
+    return [(y, first, colour), (y + LINE, rest, colour)] if first else [(y, rest, colour)]
 
 
 def gains(record: dict[str, Any], axis: str = "difference to the base on test, points") -> str:

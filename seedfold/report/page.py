@@ -43,6 +43,12 @@ BUSY = (
     "stretches in all rows at once are waiting for the rest of the program: grading, or the end of a phase.",
 )
 
+VOTES = (
+    "Vote or sample",
+    "Where the whiskers of vote and self-consistency overlap widely, sampling the unchanged base does about as well at the "
+    "same cost; the dashed line is the base answering once.",
+)
+
 FIGURES: list[tuple[Callable[[dict[str, Any]], str], str, str]] = [
     (
         figures.lead,
@@ -51,16 +57,10 @@ FIGURES: list[tuple[Callable[[dict[str, Any]], str], str, str]] = [
         "would show; the last bar is what the best single model gains on examples never used to choose.",
     ),
     (
-        figures.votes,
-        "Vote or sample",
-        "Where the whiskers of vote and self-consistency overlap widely, sampling the unchanged base does about as "
-        "well at the same cost; the dashed line is the base answering once.",
-    ),
-    (
         figures.transfer,
         "Does a good score come again",
-        "Each dot is a candidate: dots along the dashed line score on select what they scored on search; the solid "
-        "line is what the reliability of the scores leads one to expect; the cross is the base.",
+        "Each dot is a candidate, by how far it is above the base (the cross): dots along the dashed line lead on select "
+        "by what they led on search; the solid line is what the reliability of the scores leads one to expect.",
     ),
     (
         figures.scales,
@@ -117,9 +117,12 @@ def html(record: dict[str, Any], found: dict[str, Any] | None = None, busy: dict
         f'<p class="quiet">{text(_subtitle(record))}</p>',
         f'<p class="verdict">{prose(verdict(record))}</p>',
         _deploy(record),
-        f"<h2>Results on {count(record['splits']['test'])} test examples</h2>\n{results(record)}",
+        f"<h2>Results on {count(record['results'][0]['n'])} test examples</h2>\n{results(record)}",
         '<ul class="notes">' + "".join(f"<li>{prose(one)}</li>" for one in _notes(record)) + "</ul>",
+        '<div class="figures">',
         parts.figure(figures.gains(record), *GAINS),
+        parts.figure(figures.votes(record), *VOTES),
+        "</div>",
         '<h2>What the search saw</h2>\n<div class="figures">',
         *(parts.figure(draw(record), title, caption) for draw, title, caption in FIGURES),
         "</div>",
@@ -309,7 +312,9 @@ def _measured(record: dict[str, Any]) -> str:
 def _subtitle(record: dict[str, Any]) -> str:
     search = record["config"].get("search", {})
     tried = f"{len(record['candidates']):,} perturbation{'s' * (len(record['candidates']) != 1)}"
-    return f"{record['model']['name']} · {tried} ({search.get('family', 'noise')}) · {record['created'][:10]}"
+    spent = f"{count(record['evaluations'])} answers, {_duration(record['seconds'])}"
+    family = search.get("family", "noise")
+    return f"{record['model']['name']} · {tried} ({family}) · {spent} · {record['created'][:10]}"
 
 
 def _pairs(values: dict[str, Any]) -> str:

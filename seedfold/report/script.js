@@ -103,7 +103,7 @@ function dots(svg) {
     }
   const ring = document.createElementNS("http://www.w3.org/2000/svg", "g");
   svg.append(ring);
-  const said = make("p", { className: "said small", ariaLive: "polite" });
+  const said = make("p", { className: "said small quiet", ariaLive: "polite" });
   return { svg, points, ring, said, hint: "Point at a dot to see its numbers, or go through them with the arrow keys." };
 }
 
@@ -123,8 +123,9 @@ function answers() {
     const [was, is] = [all[0][2], all[method][2]];
     return is > was ? "fixed" : is < was ? "broken" : found.binary && was === 0 ? "wrong" : "right";
   };
-  let method = 1, filter = "", most = STEP;
+  let method = found.chosen, filter = "", most = STEP;
   const choice = make("select", {}, ...found.names.slice(1).map((name, i) => make("option", { value: i + 1 }, name)));
+  choice.value = method;
   const words = make("input", { type: "search", placeholder: "words in question or answers" });
   const buttons = make("span", { className: "buttons" });
   const list = make("div");

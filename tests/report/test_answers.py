@@ -58,6 +58,7 @@ def test_the_base_and_each_different_one_pass_method_answer_what_changed_first(s
     found = answers.collect(folder, made, dealt)
     assert found is not None
     assert found["names"] == ["base", "best single", "linear fold"]
+    assert found["chosen"] == 1
     assert found["binary"]
     assert found["total"] == len(found["examples"]) == TEST
     rewards = [[one[2] for one in example["answers"]] for example in found["examples"]]

@@ -63,13 +63,25 @@ def test_the_shrinkage_line_has_the_slope_of_the_reliability(trust, rises):
     made = record()
     made["search"]["reliability"] = trust
     svg = figures.transfer(made)
-    [line] = elements(svg, "path", "line-red")
-    [identity] = elements(svg, "line", "dashed")
-    (x1, y1), (x2, y2) = (map(float, place.split()) for place in line.get("d")[1:].split("L"))
-    whole = (float(identity.get("y1")) - float(identity.get("y2"))) / (
-        float(identity.get("x2")) - float(identity.get("x1"))
-    )
-    assert (y1 - y2) / (x2 - x1) == pytest.approx(rises * whole, abs=0.01)
+    slopes = []
+    for style in ("dashed", "line-red"):
+        [line] = elements(svg, "path", style)
+        (x1, y1), (x2, y2) = (map(float, place.split()) for place in line.get("d")[1:].split("L"))
+        slopes.append((y1 - y2) / (x2 - x1))
+    assert slopes[1] / slopes[0] == pytest.approx(rises, abs=0.02)
+
+
+def test_transfer_is_of_leads_over_the_base_so_that_a_harder_split_moves_nothing():
+    made = record()
+    svg = figures.transfer(made)
+    for one in made["candidates"]:
+        if one["select"] is not None:
+            one["select"] -= 0.1
+    made["base"]["select"] -= 0.1
+    places = [
+        [(dot.get("cx"), dot.get("cy")) for dot in elements(one, "circle")] for one in (svg, figures.transfer(made))
+    ]
+    assert places[0] == places[1]
 
 
 def test_votes_mark_the_chosen_size_and_show_both_intervals_at_every_size():

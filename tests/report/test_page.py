@@ -40,7 +40,7 @@ parent.document.title = 'measured at ' + innerWidth + ': ' + (faults.join('; ') 
 def test_the_page_holds_the_verdict_the_table_and_all_figures(tmp_path):
     page.write(record(), tmp_path / "deep" / "report.html")
     text = (tmp_path / "deep" / "report.html").read_text(encoding="utf-8")
-    assert text.count("<svg") == text.count("</svg>") == len(page.FIGURES) + 1 == 6
+    assert text.count("<svg") == text.count("</svg>") == len(page.FIGURES) + 2 == 6
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ET.fromstring(svg)
     assert text.index('class="verdict"') < text.index("<table") < text.index("<svg")
@@ -78,6 +78,7 @@ def test_whatever_comes_from_the_record_is_escaped():
         one["family"] = one["recipe"] = one["seed"] = HOSTILE
     found = {
         "names": ["base", HOSTILE],
+        "chosen": 1,
         "binary": True,
         "total": 1,
         "examples": [{"question": HOSTILE, "right": HOSTILE, "answers": [[HOSTILE, HOSTILE, 0.0, 0.0, False]] * 2}],
