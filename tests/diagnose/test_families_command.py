@@ -1,6 +1,8 @@
 """`seedfold diagnose families` as a user calls it, on a tiny model: arms, answers, folds, resuming, refusals."""
 
 import json
+import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from seedfold.fold import linear
 from seedfold.fold.base import Population
 from seedfold.journal import Journal
 from seedfold.recipe import Base, Recipe, Term
+
+ROOT = Path(__file__).parents[2]
 
 ARMS = """
 [families]
@@ -262,3 +266,29 @@ def test_arms_do_not_bind_a_study(study: Path, settings: dict[str, Any]) -> None
 def _count(folder: Path) -> int:
     with Journal.read(folder / "families") as journal:
         return journal.count()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "families").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_benchmarks_can_be_read(path: Path) -> None:
+    """Every arm can be drawn; the data of a custom task are enough for the splits, and the reward knows every label."""
+    chosen = config.load(path)
+    listed, seeds = arms.read(chosen)
+    cells = arms.drawn([arms.sized(arm, 5.0) for arm in listed], chosen, Base("m", "", "f" * 32), "bfloat16", seeds)
+    assert len(cells) == len(listed) * len(chosen.families["norms"])
+    if chosen.task.name == "custom":
+        rows = [json.loads(line) for line in (ROOT / chosen.task.path).read_text().splitlines()]
+        assert len(rows) >= chosen.splits.search + chosen.splits.select + chosen.splits.test
+        module = runpy.run_path(str(ROOT / "benchmarks" / "families" / "kinds.py"))
+        assert {row["label"] for row in rows} == set(module["KINDS"])
+        assert module["reward"](" Tool.\n", {"label": "tool"}) == 1
+        assert module["reward"]("a tool", {"label": "tool"}) == 0
+        assert module["lenient"]("a tool", {"label": "tool"}) == 1
+
+
+def test_the_questions_of_the_benchmarks_name_their_arms() -> None:
+    text = (ROOT / "benchmarks" / "families" / "README.md").read_text()
+    known = {arm.label for arm in arms.read(config.load(ROOT / "benchmarks" / "families" / "smollm2-kinds.toml"))[0]}
+    asked = [shlex.split(line.split("`")[0]) for line in text.split("`--only ")[1:]]
+    assert len(asked) >= 5
+    for words in asked:
+        assert {word for word in words if not word.startswith("--")} <= known
