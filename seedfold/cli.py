@@ -78,14 +78,16 @@ def _speedrun(arguments: argparse.Namespace) -> int:
 
     if [arguments.config, arguments.verify, arguments.records].count(None) != 2:
         raise UserError("speedrun takes one of CONFIG.toml, --verify RECORD and --records DIR; give one of them")
+    if arguments.set and not arguments.config:
+        raise UserError(f"--set {arguments.set[0]} changes a standard, but none is given; give its CONFIG.toml")
     if arguments.records:
         print(f"wrote {table.write(arguments.records)}")
         return 0
     if arguments.verify:
-        verdicts, remarks = verify.verify(arguments.verify, arguments.out, arguments.model)
+        verdicts, remarks = verify.verify(arguments.verify, arguments.out, arguments.model, arguments.commit)
         print(verify.told(verdicts, remarks))
         return TO_MEND if any(verdict.good is False for verdict in verdicts) else 0
-    path = run.run(standard.load(arguments.config, arguments.set), arguments.out, arguments.model)
+    path = run.run(standard.load(arguments.config, arguments.set), arguments.out, arguments.model, arguments.commit)
     print(f"{table.told(record.read(path))}\n\nrecord: {path}")
     return 0
 
@@ -237,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("config", type=Path, nargs="?", metavar="CONFIG.toml")
     sub.add_argument("--out", type=Path, metavar="RECORD.jsonl", help="the record (default: in benchmarks/records)")
     sub.add_argument("--model", default="", help="where the model is, if not where the standard says")
+    sub.add_argument("--commit", default="", help="of the code, where it is a copy without git; the record says so")
     sub.add_argument("--verify", type=Path, metavar="RECORD.jsonl", help="run this record again and compare")
     sub.add_argument("--records", type=Path, metavar="DIR", help="write DIR/../RECORDS.md from the records in DIR")
 
@@ -308,7 +311,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", type=Path, metavar="DIR")
     sub.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (default 2)")
     sub.add_argument("--once", action="store_true", help="look once and end")
-    sub.add_argument("--page", action="store_true", help="also keep DIR/live.html, which a browser loads again and again")
+    sub.add_argument(
+        "--page", action="store_true", help="also keep DIR/live.html, which a browser loads again and again"
+    )
     return parser
 
 

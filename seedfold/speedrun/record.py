@@ -155,6 +155,8 @@ def deviations(lines: Sequence[Line]) -> list[str]:
     found = [f"changed: {setting}" for setting in first["changed"]]
     if not first["commit"]:
         found.append("no commit: not run from a checkout")
+    if first["stated"]:
+        found.append("the commit was stated, not read from git")
     if first["uncommitted"]:
         found.append("files differ from the commit")
     if not of_class(pinned["hardware"], first["hardware"]["gpus"]):

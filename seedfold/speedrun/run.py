@@ -40,15 +40,24 @@ COPIED = (
 )
 """What a record takes of a study's result lines."""
 
+MEMBER = ("family", "seed", "scale", "search", "shrunk", "select")
+"""And of the candidates that may vote."""
+
 
 def run(
-    standard: Standard, out: Path | None = None, model: str = "", records: Path = RECORDS, quiet: bool = False
+    standard: Standard,
+    out: Path | None = None,
+    model: str = "",
+    commit: str = "",
+    records: Path = RECORDS,
+    quiet: bool = False,
 ) -> Path:
     """Run a standard, or go on with it, and give the path of its record.
 
     Args:
         out: the record; by default RECORDS/NAME.DATE.COMMIT.jsonl, or the unfinished one of this standard and commit.
         model: where the model is, if not where the standard says; the fingerprint tells whether it is the same.
+        commit: of the code, where it lies outside of a checkout and git cannot tell; the record says that it was stated.
         records: the folder of the default.
         quiet: show no progress.
 
@@ -61,7 +70,8 @@ def run(
     sliced = slices(deal(chosen))
     check("slices", standard.speedrun.slices, sliced, "the examples dealt here hash to")
     text = documents.load(standard.speedrun.text)
-    revision, uncommitted = machine.commit()
+    read_from_git, uncommitted = machine.commit()
+    revision = read_from_git or commit
     record, begun = _open(standard, out, records, revision)
     if begun:
         record.add("resumed")
@@ -74,6 +84,7 @@ def run(
             hash=standard.hash,
             changed=list(standard.changed),
             commit=revision,
+            stated=bool(revision and not read_from_git),
             uncommitted=uncommitted,
             hardware=machine.hardware(chosen.model.device),
             versions=machine.versions(),
@@ -203,7 +214,8 @@ def _outcome(finished: study.Study) -> Line:
     """What a repetition found. digest: of all that the study's record says, its times left out."""
     told = finished.record
     same = {name: value for name, value in told.items() if name not in TIMES}
-    best = next(candidate for candidate in told["candidates"] if candidate["rank"] == 1)
+    ranked = sorted((each for each in told["candidates"] if each["recipe"]), key=lambda each: each["rank"])
+    members = [{name: each[name] for name in MEMBER} for each in ranked]
     return {
         "digest": hashlib.blake2b(json.dumps(same, sort_keys=True).encode(), digest_size=16).hexdigest(),
         "fingerprint": told["model"]["fingerprint"],
@@ -213,7 +225,9 @@ def _outcome(finished: study.Study) -> Line:
         "tokens": told["tokens"],
         "chosen_k": told["chosen_k"],
         "votes": told["votes"],
-        "best": {name: best[name] for name in ("family", "seed", "scale", "search", "shrunk", "select")},
+        "best": members[0],
+        "members": members,
+        "search": told["search"],
         "results": [{name: line[name] for name in COPIED} for line in told["results"]],
         "folds": [{name: fold[name] for name in ("method", "committed", "terms", "size")} for fold in told["folds"]],
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seedfold.errors import UserError
-from seedfold.speedrun import machine, standard
+from seedfold.speedrun import standard
 from seedfold.speedrun.record import RATES, Line, finished, numbers, of_kind, read, student
 from seedfold.speedrun.run import FOLDERS, run
 
@@ -30,13 +30,13 @@ class Verdict:
 
 
 def verify(
-    path: Path, out: Path | None = None, model: str = "", quiet: bool = False
+    path: Path, out: Path | None = None, model: str = "", commit: str = "", quiet: bool = False
 ) -> tuple[list[Verdict], list[str]]:
     """Run the standard of a record again, with the model, slices and text that it had; (verdicts, remarks).
 
     Args:
         out: the new record; by default below `VERIFIED`.
-        model: where the model is, if not where the record says.
+        model, commit: as for `run`.
 
     Raises:
         UserError: the record is not finished, or what it was made from is not there.
@@ -49,26 +49,19 @@ def verify(
     text = dataclasses.replace(chosen.speedrun.text, digest=first["text"]["digest"])
     fingerprint = of_kind(then, "repetition")[0]["fingerprint"]
     pinned = dataclasses.replace(chosen.speedrun, fingerprint=fingerprint, slices=first["slices"], text=text)
-    made = run(
-        dataclasses.replace(chosen, speedrun=pinned, path=first["path"], changed=tuple(first["changed"])),
-        out,
-        model,
-        records=VERIFIED,
-        quiet=quiet,
-    )
+    again = dataclasses.replace(chosen, speedrun=pinned, path=first["path"], changed=tuple(first["changed"]))
+    made = run(again, out, model, commit, VERIFIED, quiet)
     now = read(made)
     remarks = [f"new record: {made}"]
     if chosen.hash != first["hash"]:
         remarks.append(f"settings: this version reads them as {chosen.hash}, the record has {first['hash']}")
-    commit, changed = machine.commit()
-    if (commit, changed) != (first["commit"], first["uncommitted"]) or changed:
-        remarks.append(
-            f"commit: the record {first['commit'] or 'none'}{' with changes' * first['uncommitted']}, now "
-            f"{commit or 'none'}{' with changes' * changed}"
-        )
-    for name, value in (("hardware", machine.hardware(chosen.study.model.device)), ("versions", machine.versions())):
-        differ = [field for field in {**first[name], **value} if first[name].get(field) != value.get(field)]
-        remarks += [f"{name}: {field} was {first[name].get(field)}, now {value.get(field)}" for field in differ]
+    here = now[0]
+    if (here["commit"], here["uncommitted"]) != (first["commit"], False) or first["uncommitted"]:
+        remarks.append(f"commit: the record {_commit(first)}, now {_commit(here)}")
+    for name in ("hardware", "versions"):
+        old, new = first[name], here[name]
+        differ = [field for field in {**old, **new} if old.get(field) != new.get(field)]
+        remarks += [f"{name}: {field} was {old.get(field)}, now {new.get(field)}" for field in differ]
     return compare(then[-1], now[-1]), remarks
 
 
@@ -105,6 +98,10 @@ def told(verdicts: Sequence[Verdict], remarks: Sequence[str]) -> str:
     bad = sum(v.good is False for v in verdicts)
     end = f"{bad} of {len(verdicts)} numbers are not the record's" if bad else "the record stands"
     return "\n".join([*lines, "", *remarks, end])
+
+
+def _commit(first: Line) -> str:
+    return (first["commit"] or "none") + " with changes" * first["uncommitted"]
 
 
 def _number(value: Any) -> str:
