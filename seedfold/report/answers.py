@@ -77,11 +77,11 @@ def section(found: Mapping[str, Any] | None) -> str:
             "the base, then others while there is room."
         )
     return (
-        "<h2>Answers side by side</h2>\n"
+        '<section class="answers">\n<h2>Answers side by side</h2>\n'
         f'<p class="small quiet">{parts.text(which)} Words that only one of the two wrote are marked.</p>\n'
         "<noscript><p>This part needs JavaScript; the same answers are in the study's journal, and "
         "<code>seedfold report DIR --parquet FILE</code> writes them as a table.</p></noscript>\n"
-        f'<div id="answers-view"></div>\n{parts.data("answers", found)}'
+        f'<div id="answers-view"></div>\n{parts.data("answers", found)}\n</section>'
     )
 
 

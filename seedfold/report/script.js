@@ -52,7 +52,8 @@ function candidates() {
   }
 
   for (const view of views) {
-    const byRank = ranked.filter((i) => view.points.some((point) => point.of.includes(i)));
+    const there = new Set(view.points.flatMap((point) => point.of));
+    const byRank = ranked.filter((i) => there.has(i));
     for (const point of view.points) point.of.sort((a, b) => rows[a].rank - rows[b].rank);
     let place = 0;
     view.svg.tabIndex = 0;
