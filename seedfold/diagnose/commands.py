@@ -61,6 +61,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="refer to the texts of a column of the data (default: to right answers that the study has seen)",
     )
 
+    sub.add_argument(
+        "--reliability",
+        type=_share,
+        nargs="+",
+        default=[0.5, 0.8, 0.9],
+        metavar="R",
+        help="tell how many examples would give scores of this reliability (default 0.5 0.8 0.9)",
+    )
+
     sub = command(
         "merges", _merges, "say whether sums of good seeds beat sums of random ones, and whether effects add up"
     )
@@ -94,6 +103,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
     _families_parser(commands)
+
+
+def _share(text: str) -> float:
+    """A number between 0 and 1, both left out."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
 
 
 def _families_parser(commands: Any) -> None:
@@ -192,7 +209,6 @@ def _density(arguments: argparse.Namespace) -> None:
 def _transfer(arguments: argparse.Namespace) -> None:
     from seedfold.diagnose import studies, text
     from seedfold.diagnose.saved import load
-    from seedfold.diagnose.transfer import TARGETS
     from seedfold.progress import Progress
     from seedfold.search.population import seed_of
 
@@ -205,7 +221,7 @@ def _transfer(arguments: argparse.Namespace) -> None:
         "split": arguments.split,
         **dataclasses.asdict(told),
         "examples_needed": {
-            name: {str(target): trust.needed(target) for target in TARGETS} for name, trust in needed.items()
+            name: {str(target): trust.needed(target) for target in a.reliability} for name, trust in needed.items()
         },
         "references": found.references,
         "log_probability_reliability": found.dense_reliability and dataclasses.asdict(found.dense_reliability),
@@ -216,7 +232,7 @@ def _transfer(arguments: argparse.Namespace) -> None:
         ],
     }
     level = saved.config.stats.level
-    lines = [_title(saved, "transfer"), "", text.transfer(told, arguments.split, level)]
+    lines = [_title(saved, "transfer"), "", text.transfer(told, arguments.split, level, a.reliability)]
     lines += ["", text.selectors(found, arguments.split, len(saved.asked))]
     _print(arguments, numbers, lines)
 

@@ -125,7 +125,8 @@ def discordance(found: Discordance, tasks: int, seeds: int) -> str:
 # Transfer
 
 
-def transfer(told: Transfer, split: str, level: float) -> str:
+def transfer(told: Transfer, split: str, level: float, targets: Sequence[float] = TARGETS) -> str:
+    """`targets`: reliabilities for which the number of examples is told."""
     many = f"{level:.0%}".replace("%", " %")
     lines = [
         f"Do scores on search ({told.search_examples} examples) tell scores on {split} ({told.held_examples})? "
@@ -138,10 +139,10 @@ def transfer(told: Transfer, split: str, level: float) -> str:
         wrap(f"Luck leaves a Pearson of at most about {told.ceiling:.2f} within a size, were transfer perfect."),
         "",
         table(
-            ["reliability", "examples", "value", "interval", *(f"examples for {target:g}" for target in TARGETS)],
+            ["reliability", "examples", "value", "interval", *(f"examples for {target:g}" for target in targets)],
             [
-                ["search", *_reliability(told.search_reliability)],
-                [split, *_reliability(told.held_reliability)],
+                ["search", *_reliability(told.search_reliability, targets)],
+                [split, *_reliability(told.held_reliability, targets)],
             ],
         ),
         "",
@@ -199,9 +200,9 @@ def _correlation(c: Correlation) -> list[str]:
     ]
 
 
-def _reliability(r: Reliability) -> list[str]:
+def _reliability(r: Reliability, targets: Sequence[float]) -> list[str]:
     needed = []
-    for target in TARGETS:
+    for target in targets:
         middle, few, many = (f"{math.ceil(x):,}" if math.isfinite(x) else "∞" for x in r.needed(target))
         needed.append(f"{middle} [{few}, {many}]")
     return [str(r.examples), number(r.value), f"[{r.lo:+.2f}, {r.hi:+.2f}]", *needed]

@@ -93,7 +93,15 @@ def test_transfer(call: Any, answered: Path, closed: None) -> None:
     with Journal.read(folder / "transfer") as journal:
         held = [row.reward for row in journal.rows(found.recipes[3].key, 0)]
     assert numbers["candidates"][3]["held"] == pytest.approx(np.mean(held))
-    assert len(json.loads(call("transfer", folder, "--no-logprobs", "--json"))["selectors"]) == 4
+    few = json.loads(call("transfer", folder, "--no-logprobs", "--reliability", 0.75, "--json"))
+    assert len(few["selectors"]) == 4
+    for name in ("search", "held"):  # a quarter of the noise, so three times the odds
+        r = few[f"{name}_reliability"]["value"]
+        middle = few["examples_needed"][name]["0.75"][0]
+        assert middle is None if r <= 0 else middle == pytest.approx(few[f"{name}_examples"] * 3 * (1 - r) / r)
+    assert "examples for 0.75" in call("transfer", folder, "--no-logprobs", "--reliability", 0.75)
+    with pytest.raises(SystemExit):
+        cli.main(["diagnose", "transfer", str(folder), "--reliability", "1"])
 
 
 def test_log_probabilities_are_those_of_the_candidate_on_the_answer(answered: Path) -> None:
