@@ -30,7 +30,7 @@ STYLE = """
 .figure .dots { stroke: var(--blue); stroke-opacity: .35; stroke-width: 2.4; stroke-linecap: round; }
 .figure .dot-blue { fill: var(--blue); }
 .figure .dot-red { fill: var(--red); }
-.figure .busy { fill: var(--blue); }
+.figure .busy { fill: var(--blue); shape-rendering: crispEdges; }
 """
 
 

@@ -303,7 +303,7 @@ def busy(told: dict[str, Any]) -> str:
         drawing.text(WIDTH - 12, y + 12, f"{percent(sum(shares) / len(shares))}", "end")
         for stretch, share in enumerate(shares):
             drawing.add(
-                "rect", "busy", x=px(x.start + stretch * width), y=y + 18, width=px(width + 0.1), height=12,
+                "rect", "busy", x=px(x.start + stretch * width), y=y + 18, width=px(width), height=12,
                 fill_opacity=round(0.06 + 0.94 * share, 2),
             )  # fmt: skip
     unit, letter = next((one for one in ((3600, "h"), (60, "min")) if last - first >= 2 * one[0]), (1, "s"))

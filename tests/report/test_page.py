@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import tomllib
@@ -127,6 +128,24 @@ def test_missing_numbers_make_a_page():
     for one in made["candidates"]:
         one |= dict.fromkeys(("se", "select", "recipe"))
     assert not re.search(r"\bNone\b|\bnan\b", page.html(made))
+
+
+def test_how_busy_engines_were_is_drawn_where_the_folder_tells(tmp_path):
+    told = {"engines": {"0": "cuda:0", "1": "cuda:1"}, "rows": [[0, 0.0, 10.0, 9.0, 4], [1, 0.0, 10.0, 7.0, 3]]}
+    for text, drawn in (
+        (json.dumps(told), True),
+        ("{}", False),
+        ("[]", False),
+        ('{"engines": 1, "rows": [[]]}', False),
+    ):
+        (tmp_path / "engines.json").write_text(text)
+        page.of_folder(record(), tmp_path)
+        written = (tmp_path / "report.html").read_text()
+        assert ("How busy the engines were" in written) == drawn
+        assert ("1: cuda:1" in written) == drawn
+    (tmp_path / "engines.json").unlink()
+    page.of_folder(record(), tmp_path)
+    assert "How busy" not in (tmp_path / "report.html").read_text()
 
 
 def test_racing_says_what_it_saved():
