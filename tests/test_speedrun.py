@@ -457,6 +457,12 @@ def test_the_page_is_what_the_records_give() -> None:
     assert records
 
 
+def test_the_guide_shows_what_the_command_printed() -> None:
+    guide = (ROOT / "docs" / "speedrun.md").read_text(encoding="utf-8")
+    told = [table.told(record.read(path)) for path in (ROOT / "benchmarks" / "records").glob("smoke.*.jsonl")]
+    assert any(text in guide for text in told)
+
+
 def test_the_page_shows_every_number(
     done: tuple[Path, list[dict[str, Any]], dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,7 @@ def test_the_72b_standard_fits_eight_gpus_of_80_gb_and_not_four_of_40() -> None:
     assert "does NOT fit: lower" in planned("72b", "4x40", tensor_parallel=4)
     assert "engine.tensor_parallel is 8, GPUs here: 4" in planned("72b", "4x80")
     assert "135.4 GiB of weights; --gpus COUNTxGIB" in planned("72b", "")
+    assert told.partition("\n")[2] in (ROOT / "docs" / "speedrun.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("_root")

@@ -30,10 +30,11 @@ def commit() -> tuple[str, bool]:
 def hardware(device: str) -> dict[str, Any]:
     """cpu (its name), cores (usable), memory_gib, gpus (names, of those that `model.device` allows)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    known = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
     return {
         "cpu": _cpu(),
         "cores": cores,
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30) if known else None,
         "gpus": [gpu.name for gpu in memory.gpus(device)],
     }
 

@@ -154,7 +154,8 @@ def _text(end: Line) -> str:
 def _hardware(first: Line) -> str:
     told, gpus = first["hardware"], first["hardware"]["gpus"]
     kinds = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))
-    return f"{kinds + ', ' if kinds else ''}{told['cores']} cores of {told['cpu']}, {told['memory_gib']} GiB"
+    memory = f", {told['memory_gib']} GiB" if told["memory_gib"] else ""
+    return f"{kinds + ', ' if kinds else ''}{told['cores']} cores of {told['cpu']}{memory}"
 
 
 def _commit(first: Line) -> str:
