@@ -381,17 +381,22 @@ def test_a_failure_is_kept_and_the_same_command_goes_on(
     assert "not timed" in table.told(lines)
     with pytest.raises(UserError, match="is finished; choose another --out"):
         run.run(chosen, path, quiet=True)
-    assert run._default(chosen, path.parent, lines[0]["commit"]).name == f"{path.stem}.2.jsonl"
+    assert run._default("small", lines[0], path.parent).name == f"{path.stem}.2.jsonl"
 
 
-def test_what_was_begun_otherwise_is_not_gone_on_with(here: Path, model: Path) -> None:
+def test_what_was_begun_otherwise_is_not_gone_on_with(here: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = tree(here, model, fingerprint="0" * 32)
     out = here / "out.jsonl"
     with pytest.raises(UserError):
         run.run(standard.from_dict(chosen), out, quiet=True)
     chosen["search"]["candidates"] = 8
-    with pytest.raises(UserError, match="of another standard or commit"):
+    with pytest.raises(UserError, match=r"was begun with other settings, code or machine \(hash\)"):
         run.run(standard.from_dict(chosen), out, quiet=True)
+    chosen["search"]["candidates"] = 9
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(machine, "versions", lambda: {"seedfold": "0.1.0", "torch": "1"})
+        with pytest.raises(UserError, match=r"code or machine \(versions\)"):
+            run.run(standard.from_dict(chosen), out, quiet=True)
     (here / "runs" / "speedrun" / here.name / "new").mkdir(parents=True)
     with pytest.raises(UserError, match="is left from a run whose record"):
         run.run(standard.from_dict(chosen), here / "new.jsonl", quiet=True)

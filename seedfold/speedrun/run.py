@@ -72,7 +72,13 @@ def run(
     text = documents.load(standard.speedrun.text)
     read_from_git, uncommitted = machine.commit()
     revision = read_from_git or commit
-    record, begun = _open(standard, out, records, revision)
+    where = {
+        "hash": standard.hash,
+        "commit": revision,
+        "hardware": machine.hardware(chosen.model.device),
+        "versions": machine.versions(),
+    }
+    record, begun = _open(standard.study.name, where, out, records)
     if begun:
         record.add("resumed")
     else:
@@ -81,13 +87,10 @@ def run(
             format=FORMAT,
             name=standard.study.name,
             path=standard.path,
-            hash=standard.hash,
+            **where,
             changed=list(standard.changed),
-            commit=revision,
             stated=bool(revision and not read_from_git),
             uncommitted=uncommitted,
-            hardware=machine.hardware(chosen.model.device),
-            versions=machine.versions(),
             slices=sliced,
             text={"digest": text.digest, "bytes": text.bytes, "documents": len(text.texts)},
             config=standard.to_dict(),
@@ -100,14 +103,15 @@ def run(
     return record.path
 
 
-def _open(standard: Standard, out: Path | None, records: Path, revision: str) -> tuple[Record, list[Line]]:
-    """The record to write to, and the lines that it has."""
-    path = out or _default(standard, records, revision)
+def _open(name: str, where: Line, out: Path | None, records: Path) -> tuple[Record, list[Line]]:
+    """The record to write to, and the lines that it has. where: what an unfinished one must have been begun with."""
+    path = out or _default(name, where, records)
     if path.exists() and path.stat().st_size:
         lines = read(path)
-        if finished(lines) or (lines[0]["hash"], lines[0]["commit"]) != (standard.hash, revision):
-            state = "is finished" if finished(lines) else "is of another standard or commit"
-            raise UserError(f'record "{path}" {state}; choose another --out, or remove it to run again')
+        other = [field for field, value in where.items() if lines[0][field] != value]
+        if finished(lines) or other:
+            state = "is finished" if finished(lines) else f"was begun with other settings, code or machine ({other[0]})"
+            raise UserError(f'record "{path}" {state}; choose another --out, or remove it and its studies to run again')
         return Record(path), lines
     if (folder := _folder(path)).exists():
         raise UserError(
@@ -120,12 +124,12 @@ def _folder(record: Path) -> Path:
     return FOLDERS / record.absolute().parent.name / record.stem
 
 
-def _default(standard: Standard, records: Path, revision: str) -> Path:
+def _default(name: str, where: Line, records: Path) -> Path:
     """NAME.DATE.COMMIT.jsonl: one that is begun, or a new one; with a number where the day has one already."""
-    name, tail = standard.study.name, revision or f"v{machine.versions()['seedfold']}"
+    tail = where["commit"] or f"v{where['versions']['seedfold']}"
     for path in sorted(records.glob(f"{name}.*.{tail}*.jsonl")):
         lines = read(path)
-        if not finished(lines) and (lines[0]["hash"], lines[0]["commit"]) == (standard.hash, revision):
+        if not finished(lines) and all(lines[0][field] == value for field, value in where.items()):
             return path
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     stem, number = f"{name}.{today}.{tail}", 1
