@@ -232,13 +232,15 @@ class Journal:
         evaluations, generated, prompt = self._all(query)[0]
         return evaluations, generated, prompt
 
-    def since(self, place: int = 0) -> tuple[int, list[tuple[str, str, int, float, int]]]:
+    def since(self, place: int = 0, most: int = 20_000) -> tuple[int, list[tuple[str, str, int, float, int]]]:
         """What was recorded after a place: (the place now, [(recipe, example, sample, reward, tokens), ...]).
 
-        Place 0 is the beginning. For a look at a journal that grows: each row is read once, and no completion.
+        Place 0 is the beginning; at most `most` rows at once. For a look at a journal that grows: each row is read once, and
+        no completion.
         """
-        query = "SELECT rowid, recipe, example, sample, reward, tokens FROM evaluations WHERE rowid > ? ORDER BY rowid"
-        found = self._all(query, [place])
+        columns = "rowid, recipe, example, sample, reward, tokens"
+        query = f"SELECT {columns} FROM evaluations WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        found = self._all(query, [place, most])
         rows = [
             (_unpack(recipe), _unpack(example), sample, reward, tokens)
             for _, recipe, example, sample, reward, tokens in found

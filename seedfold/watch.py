@@ -119,18 +119,22 @@ class Watch:
         return View(**known)
 
     def _read(self) -> None:
-        self._place, rows = self.journal.since(self._place)
-        for recipe, example, sample, reward, tokens in rows:
-            self.done += 1
-            self.tokens += tokens
-            if recipe not in self._recipes:
-                self._recipes[recipe] = Recipe.from_json(self.journal.recipe_text(recipe))
-            if sample == 0:
-                self._rewards.setdefault(recipe, {})[example] = reward
+        while rows := self._more():
+            for recipe, example, sample, reward, tokens in rows:
+                self.done += 1
+                self.tokens += tokens
+                if recipe not in self._recipes:
+                    self._recipes[recipe] = Recipe.from_json(self.journal.recipe_text(recipe))
+                if sample == 0:  # one text an example: there may be a million rows
+                    self._rewards.setdefault(recipe, {})[sys.intern(example)] = reward
         now = time.time()
         self._seen.append((now, self.done))
         while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW:
             self._seen.popleft()
+
+    def _more(self) -> list[tuple[str, str, int, float, int]]:
+        self._place, rows = self.journal.since(self._place)
+        return rows
 
     @property
     def quiet(self) -> float:
@@ -373,6 +377,7 @@ def watch(
     eye = Watch(folder)
     with eye.journal:
         while True:
+            began = time.monotonic()
             view = eye.look()
             if live:
                 write(page(view, every), Path(folder) / FILE)
@@ -383,7 +388,8 @@ def watch(
             gone = view.process is None and eye.quiet >= WINDOW
             if once or view.finished or gone:
                 break
-            time.sleep(every if terminal else max(every, 10.0))
+            # A look at a large population takes a while, and the study may want the core.
+            time.sleep(max(every if terminal else max(every, 10.0), 5 * (time.monotonic() - began)))
     if live:
         print(f"page: {Path(folder) / FILE}", file=stream)
     if view.finished:

@@ -60,6 +60,7 @@ def test_a_reader_follows_what_is_added_and_reads_nothing_twice(tmp_path):
         assert reader.since(place) == (place, [])
         journal.record([row(1, reward=0.0), row(2, sample=3)])
         assert reader.since(place)[1] == [("ab12", "example-2", 3, 1.0, 20)]
+        assert reader.since(0, most=2) == (place, rows)
 
 
 def test_an_empty_journal_has_zero_totals(tmp_path):
