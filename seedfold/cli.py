@@ -13,7 +13,7 @@ from typing import Any
 from seedfold import __version__, config
 from seedfold.diagnose import commands as diagnose
 from seedfold.errors import UserError
-from seedfold.speedrun.standard import Speedrun
+from seedfold.speedrun import standard
 
 TO_MEND = 1
 BAD_INPUT = 2
@@ -74,7 +74,7 @@ def _study(chosen: config.Config, folder: Path) -> None:
 
 
 def _speedrun(arguments: argparse.Namespace) -> int:
-    from seedfold.speedrun import record, run, standard, table, verify
+    from seedfold.speedrun import record, run, table, verify
 
     if [arguments.config, arguments.verify, arguments.records].count(None) != 2:
         raise UserError("speedrun takes one of CONFIG.toml, --verify RECORD and --records DIR; give one of them")
@@ -157,6 +157,8 @@ def _plan(arguments: argparse.Namespace) -> None:
 
     gpus = imagined(arguments.gpus) if arguments.gpus else None
     print(plan(config.load(arguments.config, arguments.set), not arguments.no_probe, gpus))
+    if arguments.config and standard.is_standard(arguments.config):
+        print(standard.load(arguments.config, arguments.set).more())
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -319,7 +321,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings_help(name: str) -> str:
     lines = ["settings, in the TOML file or as --set section.field=value:"]
-    known = config.describe() + (config.describe(Speedrun, "speedrun.") if name == "speedrun" else [])
+    known = config.describe() + (config.describe(standard.Speedrun, "speedrun.") if name == "speedrun" else [])
     for path, kind, default, text in known:
         shown = json.dumps(list(default) if isinstance(default, tuple) else default)
         lines += [f"  {path} = {shown}", f"      {text} ({kind})"]

@@ -108,6 +108,16 @@ def test_the_72b_standard_fits_eight_gpus_of_80_gb_and_not_four_of_40() -> None:
 
 
 @pytest.mark.usefixtures("_root")
+def test_a_plan_of_a_standard_says_what_the_speedrun_adds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", str(STANDARDS / "smoke.toml"), "--no-probe", "--set", "speedrun.repetitions=2"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1].startswith("speedrun: all of that 2 times, ")
+    assert printed[-1].endswith("scored by up to 6 models")
+    assert cli.main(["plan", "--no-probe", "--set", "splits.test=20"]) == 0
+    assert "speedrun" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_root")
 def test_the_7b_standard_fits_one_h100() -> None:
     told = planned("7b", "1x79")
     assert "(base copy 14.2, 2 perturbed 28.4," in told  # 7,615,616,512 weights

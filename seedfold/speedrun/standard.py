@@ -69,6 +69,19 @@ class Standard:
         text = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
+    def more(self) -> str:
+        """What a speedrun costs beyond its study, for a plan."""
+        times, folds = self.speedrun.repetitions, len(self.study.fold.methods)
+        return (
+            f"speedrun: all of that {times} time{'s' * (times > 1)}, each with an engine launched anew, and held-out text "
+            f"scored by up to {1 + max(self.study.search.votes) + folds} models"
+        )
+
+
+def is_standard(path: str | Path) -> bool:
+    """Whether a TOML file has the table [speedrun]."""
+    return TABLE in config.read(path)
+
 
 def load(path: str | Path, settings: Sequence[str] = ()) -> Standard:
     """Read a standard's TOML file and apply ``a.b=value`` settings.
@@ -76,12 +89,12 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> Standard:
     Raises:
         UserError: the file has no table [speedrun], or a setting is unknown or bad.
     """
-    tree = config.read(path, settings)
-    if TABLE not in tree:
+    if not is_standard(path):
         raise UserError(
             f'"{path}" has no table [speedrun], so it is a study and no standard; give a standard such as '
             "benchmarks/speedrun/smoke.toml, or use seedfold run"
         )
+    tree = config.read(path, settings)
     return dataclasses.replace(from_dict(tree), path=Path(path).name, changed=tuple(settings))
 
 
