@@ -235,8 +235,8 @@ class Journal:
     def since(self, place: int = 0, most: int = 20_000) -> tuple[int, list[tuple[str, str, int, float, int]]]:
         """What was recorded after a place: (the place now, [(recipe, example, sample, reward, tokens), ...]).
 
-        Place 0 is the beginning; at most `most` rows at once. For a look at a journal that grows: each row is read once, and
-        no completion.
+        Place 0 is the beginning; at most `most` rows at once. For a look at a journal that grows: each row is read once,
+        and no completion.
         """
         columns = "rowid, recipe, example, sample, reward, tokens"
         query = f"SELECT {columns} FROM evaluations WHERE rowid > ? ORDER BY rowid LIMIT ?"

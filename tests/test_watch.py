@@ -1,4 +1,4 @@
-"""A study watched while it runs, when it stopped and at its end: what is shown follows from its journal, of search alone."""
+"""A study watched while it runs, when it stopped and at its end: what is shown follows from its journal, from search."""
 
 import io
 import json
@@ -19,7 +19,8 @@ from seedfold import UserError, cli
 from seedfold.journal import Journal
 from seedfold.progress import Progress
 from seedfold.recipe import Recipe
-from seedfold.watch import Watch, dashboard, page, status, watch
+from seedfold.report.live import dashboard, page, status
+from seedfold.watch import Watch, watch
 
 
 class Stop(Progress):
