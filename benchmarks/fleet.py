@@ -158,7 +158,8 @@ def kills(arguments: argparse.Namespace) -> None:
         f"kills: {killer.done} (mark: {arguments.kills}); evaluations that are there twice: {len(keys) - len(set(keys))}"
     )
     for what, before, after in zip(("record", "recipes", "evaluations"), one, other, strict=True):
-        print(f"{what}: {'identical' if before == after else 'DIFFERENT'}")
+        differ = [key for key in before if before[key] != after.get(key)] if isinstance(before, dict) else []
+        print(f"{what}: {'identical' if before == after else 'DIFFERENT ' + ', '.join(differ)}")
 
 
 class Killer:
