@@ -15,13 +15,14 @@ class WeightsAndBiases:
     def __init__(self, opening: Opening) -> None:
         import wandb
 
-        # Without a key wandb would ask for one, and a study that nobody sits before would wait for ever.
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        # Asked for a key, a study that nobody sits before would wait for ever.
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
         quiet = wandb.Settings(
             console="off",
             disable_code=True,
             disable_git=True,
             disable_job_creation=True,
+            finish_timeout=120,  # seconds; what was not sent by then is on the disk
             init_timeout=60,
             save_code=False,
             silent=True,
