@@ -176,14 +176,26 @@ def _pairs(first: Tested, other: Tested) -> list[tuple[str, float, float, stats.
     deployed = [(one_pass(one.record) or {"method": "base"})["method"] for one in (first, other)]
     if not any(deployed == [mine, theirs] for _, mine, theirs in both):
         both.append(("what to deploy", *deployed))
-    found = []
+    found: dict[tuple[tuple[float, ...], ...], str] = {}
     for kind, mine, theirs in both:
-        before, after = ([one.rewards[method][i] for i in ids] for one, method in ((first, mine), (other, theirs)))
-        paired = stats.paired(after, before, chosen["level"], chosen["resamples"], chosen["seed"])
-        shown = mine if mine == theirs else f"{theirs} against {mine}"
-        name = f"{other.letter} against {first.letter}: " + (f"{kind}: {shown}" if kind == "what to deploy" else shown)
-        found.append((name, sum(before) / len(ids), sum(after) / len(ids), paired))
-    return found
+        before, after = (tuple(one.rewards[method][i] for i in ids) for one, method in ((first, mine), (other, theirs)))
+        if kind == "base" and before == after:  # as it should be, and no finding
+            continue
+        name = f"{theirs} ({other.letter}) - {mine} ({first.letter})"
+        if mine == theirs:
+            name = f"{mine} ({other.letter} - {first.letter})"
+        if kind == "what to deploy":
+            name = f"{kind}: {name}"
+        found.setdefault((before, after), name)  # methods that are the same model in both are compared once
+    return [
+        (
+            name,
+            sum(before) / len(ids),
+            sum(after) / len(ids),
+            stats.paired(after, before, chosen["level"], chosen["resamples"], chosen["seed"]),
+        )
+        for (before, after), name in found.items()
+    ]
 
 
 def _kind(line: Mapping[str, Any]) -> str:
@@ -251,7 +263,7 @@ def write(found: Comparison, path: Path) -> None:
     settings = [
         [parts.code(path), *(parts.text(_shown(value)) for value in values)] for path, values in found.differing
     ]
-    head = ["difference", "n", "first", "other", "points", "fixed / broken", "p", "p, Holm"]
+    head = ["difference", "n", found.studies[0].letter, "other", "points", "fixed / broken", "p", "p, Holm"]
     pairs = [
         [
             parts.text(pair.name),
@@ -260,8 +272,8 @@ def write(found: Comparison, path: Path) -> None:
             percent(pair.other),
             parts.minus(points(pair.paired.difference)) + parts.small(span([pair.paired.lo, pair.paired.hi])),
             f"{pair.paired.fixed} / {pair.paired.broken}",
-            p_text(pair.paired.p),
-            p_text(pair.holm),
+            p_text(pair.paired.p).removeprefix("p="),
+            p_text(pair.holm).removeprefix("p="),
         ]
         for pair in found.pairs
     ]

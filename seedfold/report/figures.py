@@ -117,11 +117,11 @@ def gains(record: dict[str, Any], axis: str = "difference to the base on test, p
         drawing.line(f"line-{colour}", x(line["ci95"][0]), y, x(line["ci95"][1]), y)
         title = f"{line['method']}: {points(line['difference'])} {span(line['ci95'])} points, {passes(line)} per answer"
         drawing.dot(f"dot-{colour}", x(line["difference"]), y, title=title)
-        name = plain(line["method"])
-        drawing.text(
-            12, y - 12, name if len(name) <= 40 else name[:37] + "...", style="" if line["passes"] == 1 else "quiet"
-        )
-        drawing.text(WIDTH - 12, y - 12, f"{points(line['difference'])} {span(line['ci95'])}", "end")
+        name, told = plain(line["method"]), f"{points(line['difference'])} {span(line['ci95'])}"
+        room = 52 - len(told)  # letters that fit beside the numbers
+        name = name if len(name) <= room else name[: room - 3] + "..."
+        drawing.text(12, y - 12, name, style="" if line["passes"] == 1 else "quiet")
+        drawing.text(WIDTH - 12, y - 12, told, "end")
     labels = [(value, points(value).removesuffix(".0") if value else "0") for value in values]
     drawing.x_axis(x, bottom, labels, axis)
     return drawing.done()
