@@ -71,6 +71,14 @@ def add(
         _gaussian(out.numpy(), *told, np.uint64(first // 8), np.uint64(stride // 8), setting, _quantiles())
 
 
+def words(seed: int, key: int, first: int, stride: int, rows: int, columns: int) -> torch.Tensor:
+    """See `seedfold.noise.counter.words`."""
+    out = torch.empty(rows, columns, 4, dtype=torch.int32)
+    low, high = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)
+    _words(out.numpy().view(np.uint32), np.uint64(seed), low, high, np.uint64(first), np.uint64(stride))
+    return out.view(-1, 4)
+
+
 @cache
 def _quantiles() -> NDArray[np.float32]:
     return np.asarray(gaussian.table(torch.device("cpu")).numpy())
@@ -90,6 +98,18 @@ def _philox(first, low, high, seed, c0, c1, c2, c3):
             c2[i] = (p0 >> _HIGH) ^ c3[i] ^ k1
             c1[i], c3[i] = p1 & _LOW, p0 & _LOW
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
+
+
+@_compiled
+def _words(out, seed, low, high, first, stride):
+    c = np.empty((4, CALLS), np.uint64)
+    for r in range(out.shape[0]):
+        start = first + np.uint64(r) * stride
+        for block in range(0, out.shape[1], CALLS):
+            _philox(start + np.uint64(block), low, high, seed, c[0], c[1], c[2], c[3])
+            for i in range(min(CALLS, out.shape[1] - block)):
+                for w in range(4):
+                    out[r, block + i, w] = c[w, i]
 
 
 @_compiled

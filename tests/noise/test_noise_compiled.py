@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from seedfold.noise import compiled
+from seedfold.noise import compiled, counter
 from seedfold.noise.registry import family
 from seedfold.noise.torch import _float32
 
@@ -36,6 +36,15 @@ def test_it_is_what_families_fill(name, terms, fresh, rows, blocks, first, strid
     compiled.add(out, family(name).__name__, seeds, scales, "a.weight", first * size, stride * size, fresh)
     expected = filled(name, seeds, scales, out.shape, first * size, stride * size, None if fresh else before)
     assert torch.equal(out.view(torch.int32), expected.view(torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("first", "stride", "rows", "columns"), [(0, 0, 1, 1), (2**53 - 3, 17, 5, 33), (2**32 - 2, 0, 1, 16)]
+)
+def test_words_are_those_of_torch(first, stride, rows, columns):
+    for seed, key in ((0, 0), (2**64 - 1, 2**64 - 1), (0x299F31D0_A4093822, 0x03707344_13198A2E)):
+        told = (seed, key, first, stride, rows, columns)
+        assert torch.equal(compiled.words(*told), counter.words_by_torch(*told, torch.device("cpu")))
 
 
 def test_nothing_is_left_of_what_was_there():
