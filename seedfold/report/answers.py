@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedfold.errors import UserError
-from seedfold.journal import FILE, Journal, Row
+from seedfold.journal import Journal, Row
 from seedfold.recipe import Recipe
 from seedfold.report import parts
 from seedfold.report.lines import count, one_pass
@@ -24,7 +24,7 @@ BUDGET = 1_500_000
 
 
 def collect(folder: Path, record: Mapping[str, Any], dealt: Dealt | None = None) -> dict[str, Any] | None:
-    """The answers of a finished study, in plain JSON types; None where its journal does not say which examples are test.
+    """The answers of a finished study, in plain JSON types; None where no journal says which examples are test.
 
     Args:
         folder: the study's, with its journal and its recipes.
@@ -37,11 +37,12 @@ def collect(folder: Path, record: Mapping[str, Any], dealt: Dealt | None = None)
         off]. Those that some method answers better or worse than the base come first. Texts that are too long end with how
         many letters were left out.
     """
-    if not (folder / FILE).exists():
+    try:
+        with Journal.read(folder) as journal:
+            ids = (journal.noted("splits") or {}).get("test")
+            methods = _methods(journal, record, folder, ids) if ids else {}
+    except UserError:  # none there, or damaged: the record tells the rest
         return None
-    with Journal.read(folder) as journal:
-        ids = (journal.noted("splits") or {}).get("test")
-        methods = _methods(journal, record, folder, ids) if ids else {}
     if len(methods) < 2:
         return None
     base = next(iter(methods.values()))

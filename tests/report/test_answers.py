@@ -96,6 +96,9 @@ def test_no_answers_where_the_journal_has_none_and_no_questions_where_the_data_a
         journal.note("splits", {"test": ["unknown"]})
         assert answers.collect(folder / "other", made, dealt) is None
     assert answers.section(None) == ""
+    (folder / "broken").mkdir()
+    (folder / "broken" / "journal.sqlite").write_bytes(b"not a journal" * 100)
+    assert answers.collect(folder / "broken", made, dealt) is None
     made["config"]["task"] |= {"name": "custom", "path": "gone.jsonl", "reward": "gone.py:reward"}
     found = answers.collect(folder, made)
     assert found is not None
@@ -152,6 +155,19 @@ def test_a_browser_shows_filters_and_compares_answers(study: Any) -> None:
         "base,linear fold",
         "0",
     ]
+
+
+@needs_chromium
+def test_rewards_between_right_and_wrong_are_better_or_worse(study: Any) -> None:
+    folder, made, dealt = study
+    found = answers.collect(folder, made, dealt)
+    assert found is not None
+    found["binary"] = False
+    for one, reward in zip(found["examples"], (0.2, 0.5, 0.7), strict=False):
+        one["answers"][0][2], one["answers"][1][2] = 0.5, reward
+    page.write(made, folder / "report.html", found)
+    shown = browse(folder / "report.html", "--dump-dom").stdout
+    assert re.findall(r'data-kind="\w*">([^<]*)<', shown) == ["all 12", "better 1", "worse 1", "the same 10"]
 
 
 @needs_chromium
