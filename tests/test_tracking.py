@@ -3,9 +3,12 @@
 import copy
 import importlib
 import json
+import os
 import sqlite3
 import struct
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from checkpoints import small_study, write_tiny
 
 import seedfold
 from seedfold import tracking
+from seedfold.journal import Journal
 from seedfold.progress import Progress
 from seedfold.report.record import TIMES
 
@@ -155,6 +159,42 @@ def test_a_study_that_was_stopped_and_resumed_is_one_run_without_a_step_twice(
         assert len(once) == 1, name
         until = next(step for step, numbers in points if "search/reliability" in numbers)
         assert not [1 for step, numbers in points if step < until and any(key[:4] == "test" for key in numbers)]
+
+
+KILLED = """
+import json, sys, seedfold
+from seedfold import tracking
+tracking.EVERY = 0.0
+seedfold.run(json.loads(sys.argv[1]), sys.argv[2])
+"""
+
+
+def test_a_study_that_was_killed_goes_on_as_the_same_run(settings: dict[str, Any], tmp_path: Path) -> None:
+    out, tracked = tmp_path / "out", with_sinks(settings, *SINKS)
+    command = [sys.executable, "-c", KILLED, json.dumps(tracked), str(out)]
+    own = {
+        name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"
+    }  # or wandb would share a process
+    run = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=own)
+    while recorded(out) < 24 * 3:
+        assert run.poll() is None
+        time.sleep(0.02)
+    run.kill()
+    run.wait()
+    done = seedfold.run(tracked, out)
+    for name, read in READ.items():
+        points = read(out)
+        steps = [step for step, _ in points]
+        assert steps == sorted(set(steps)), name
+        assert max(steps) >= done.record["evaluations"]
+    assert min(step for step, _ in of_tensorboard(out)) < 24 * 3  # what was sent before the kill is there
+
+
+def recorded(folder: Path) -> int:
+    if not (folder / "journal.sqlite").exists():
+        return 0
+    with Journal.read(folder) as journal:
+        return journal.count()
 
 
 def test_a_folder_is_not_bound_to_its_tracking_and_the_record_is_the_same(

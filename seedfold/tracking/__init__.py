@@ -116,7 +116,7 @@ class Tracker:
                 "search/prior_sd": shrinkage.prior_sd,
                 "search/best": float(shrinkage.mean[best]),
                 "search/best_expected": float(shrinkage.shrunk[best]),
-                "search/base": sum(row.reward for row in scored.base) / len(scored.base),
+                "search/base": float(scored.base_scores.mean()),
             },
         )
 

@@ -30,6 +30,7 @@ class WeightsAndBiases:
             x_disable_meta=True,
             x_disable_stats=True,
             x_save_requirements=False,
+            x_transaction_log_flush_interval=5,  # seconds that a run may lose when it is killed
         )
         self._run = wandb.init(
             project=opening.project,
