@@ -27,9 +27,15 @@ function candidates() {
   const lines = new Map([...document.querySelectorAll("tr[data-c]")].map((line) => [Number(line.dataset.c), line]));
   const ranked = rows.map((_, i) => i).sort((a, b) => rows[a].rank - rows[b].rank);
 
+  // A candidate need not have every score: without graded answers to search there is none of those.
+  const score = (name, value, more = "") => (value === null ? [] : [`${name} ${percent(value)}${more}`]);
   const told = ({ seed, scale, search, examples, expected, select, rank }) =>
-    `rank ${rank} · seed ${seed} · σ ${minus(String(scale))} · search ${percent(search)} on ${examples} examples · ` +
-    `expected ${percent(expected)}` + (select === null ? "" : ` · select ${percent(select)}`);
+    [
+      `rank ${rank} · seed ${seed} · σ ${minus(String(scale))}`,
+      ...score("search", search, ` on ${examples} examples`),
+      ...score("expected", expected),
+      ...score("select", select),
+    ].join(" · ");
 
   // Mark some candidates in every figure and in the table, and say what they are below the figure that was asked.
   function show(view, chosen) {
