@@ -101,6 +101,12 @@ class Search:
     rounding: str = setting(
         "nearest", "rounding of rebuilt weights: nearest (even) or dither", one_of("nearest", "dither")
     )
+    score: str = setting(
+        "reward",
+        "what candidates are chosen by: reward (graded greedy answers), or, without decoding, log-probabilities of the "
+        "base's own sampled answers (fold.samples of them): reference (the right ones), advantage (right against wrong)",
+        one_of("reward", "reference", "advantage"),
+    )
     votes: tuple[int, ...] = setting((2, 4, 8, 16), "sizes K of the vote, chosen among on select", each(at_least(1)))
     racing: bool = setting(False, "successive halving: the better half of the candidates goes on to the next block")
     block: int = setting(32, "racing: examples per block; all candidates answer the first block", at_least(1))
@@ -237,6 +243,20 @@ class Config:
     tracking: Tracking = dataclasses.field(default_factory=Tracking)
     families: dict[str, Any] = setting({}, "arms of seedfold diagnose families; see docs/diagnose.md")
 
+    def _dense(self) -> None:
+        """What needs graded answers of the candidates cannot stand beside a search without them."""
+        wrong = {
+            '"search.racing" is true': self.search.racing,
+            '"fold.methods" has released_corp': "released_corp" in self.fold.methods,
+            '"fold.score" is reward': self.fold.score == "reward" and {"linear", "corp"} & set(self.fold.methods),
+        }
+        for what, is_so in wrong.items():
+            if is_so:
+                raise UserError(
+                    f'{what}, which needs graded answers to search, but with "search.score" {self.search.score} candidates '
+                    "give none; change one of them"
+                )
+
     def __post_init__(self) -> None:
         largest = max(self.search.votes)
         if largest > self.search.candidates:
@@ -259,6 +279,8 @@ class Config:
                 '"fold.methods" has released_corp, which wants every candidate to answer all of search; set '
                 '"search.racing" to false'
             )
+        if self.search.score != "reward":
+            self._dense()
         if not 0 < self.engine.top_p <= 1:
             raise UserError(f'"engine.top_p" is {self.engine.top_p}; use a number above 0 and at most 1')
         for name, owner in OWN.items():

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from seedfold.evaluate import Evaluator
 from seedfold.journal import Journal, Row
 from seedfold.recipe import Recipe
 from seedfold.tasks.base import Example, Message
+
+if TYPE_CHECKING:
+    from seedfold.config import Config
 
 Array = NDArray[np.float64]
 
@@ -59,6 +63,31 @@ class Bank:
         return np.array(sorted({text.example for text in self.texts if text.weights[kind]}), dtype=np.intp)
 
 
+def score(
+    evaluator: Evaluator,
+    config: Config,
+    kind: str,
+    examples: Sequence[Example],
+    base: Recipe,
+    candidates: Sequence[Recipe],
+) -> tuple[Bank, Array]:
+    """The base's answers, and (1 + candidates, examples that tell) scores by them, the base's first.
+
+    Raises:
+        UserError: fewer than two examples tell right from wrong.
+    """
+    assert evaluator.journal is not None
+    evaluator.progress.enter("answers of the base")
+    bank = draw(evaluator, base, examples, config.fold.samples, config.engine.temperature)
+    if len(bank.informative(kind)) < 2:
+        raise UserError(
+            f'the score is "{kind}", but the base answers no two examples of search in a way that tells right from wrong; '
+            'use reward, more "fold.samples" or a higher "engine.temperature"'
+        )
+    evaluator.progress.enter("log-probabilities")
+    return bank, scores(bank, logprobs(evaluator, bank, [base, *candidates], evaluator.journal.folder), kind)
+
+
 def draw(evaluator: Evaluator, base: Recipe, examples: Sequence[Example], samples: int, temperature: float) -> Bank:
     """Have the base answer each example `samples` times, and weigh the answers. Equal texts of an example are one.
 
@@ -81,7 +110,7 @@ def draw(evaluator: Evaluator, base: Recipe, examples: Sequence[Example], sample
             tokens = continuation(evaluator.engine, evaluator.task.messages(example), completion)
             if tokens is None:
                 raise UserError(
-                    f'"fold.score" needs the tokens of an answer, which the chat template of "{evaluator.engine.name}" '
+                    f'a dense score needs the tokens of an answer, which the chat template of "{evaluator.engine.name}" '
                     "does not show as it is; use reward"
                 )
             texts.append(Text(place, sample, tokens, weights))

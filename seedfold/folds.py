@@ -9,14 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seedfold import dense
-from seedfold.errors import UserError
 from seedfold.fold import corp, evolution, linear, loop, released_corp
 from seedfold.fold.attempt import FINALISTS, Attempt, Folded
 from seedfold.fold.base import Array, Bench, Population, Proposal, Step
@@ -28,7 +26,10 @@ if TYPE_CHECKING:
     from seedfold.config import Config
     from seedfold.evaluate import Evaluator
     from seedfold.splits import Splits
-    from seedfold.tasks.base import Example
+
+
+DRAWN = "answers of the base"
+"""What dense scores ask for, in a plan."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,6 @@ def run(
     graded: Population,
     candidates: Sequence[Recipe],
     base: Recipe,
-    folder: Path,
 ) -> list[Fold]:
     """Fold the population by each method of the config, one after the other, each from the base.
 
@@ -78,38 +78,16 @@ def run(
         graded: the candidates and their rewards on search, around the base.
         candidates: their recipes: which tensors, scale and rounding their noise has, the folds have too.
         base: the recipe without terms.
-        folder: the study's.
     """
     scored = graded
     if config.fold.score != "reward":
-        scored = rescored(evaluator, config, splits.search, graded, candidates, base, folder)
+        _, table = dense.score(evaluator, config, config.fold.score, splits.search, base, candidates)
+        scored = Population(graded.terms, table[1:], table[0])
     populations = {method: graded if method == "released_corp" else scored for method in config.fold.methods}
     return [
         _fold(method, evaluator, config, splits, population, candidates[0], base)
         for method, population in populations.items()
     ]
-
-
-def rescored(
-    evaluator: Evaluator,
-    config: Config,
-    examples: Sequence[Example],
-    graded: Population,
-    candidates: Sequence[Recipe],
-    base: Recipe,
-    folder: Path,
-) -> Population:
-    """The same candidates with dense scores, see `seedfold.dense`; on the examples that the base answers now so, now so."""
-    evaluator.progress.enter("fold: answers of the base")
-    bank = dense.draw(evaluator, base, examples, config.fold.samples, config.engine.temperature)
-    if len(bank.informative(config.fold.score)) < 2:
-        raise UserError(
-            f'"fold.score" is "{config.fold.score}", but the base answers no two examples of search in a way that tells '
-            'right from wrong; use reward, more "fold.samples" or a higher "engine.temperature"'
-        )
-    evaluator.progress.enter("fold: log-probabilities")
-    table = dense.scores(bank, dense.logprobs(evaluator, bank, [base, *candidates], folder), config.fold.score)
-    return Population(graded.terms, table[1:], table[0])
 
 
 def _fold(
@@ -171,7 +149,7 @@ def gate_of(config: Config) -> Gate:
 def planned(config: Config) -> dict[str, int]:
     """Answers that each method asks for, at most; and those that the base draws for dense scores."""
     drawn = config.fold.samples * config.splits.search
-    shared = {"answers of the base": drawn} if config.fold.methods and config.fold.score != "reward" else {}
+    shared = {DRAWN: drawn} if config.fold.methods and config.fold.score != "reward" else {}
     return shared | {method: _planned(method, config) for method in config.fold.methods}
 
 

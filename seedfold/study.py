@@ -32,6 +32,7 @@ from seedfold.tasks.base import Example, Grade
 
 if TYPE_CHECKING:
     from seedfold.config import Config
+    from seedfold.dense import Bank
     from seedfold.engines.base import Engine
     from seedfold.folds import Fold
 
@@ -60,17 +61,30 @@ class Study:
 
 @dataclass(frozen=True)
 class Scored:
-    """A population with its rewards on search: (N, examples), NaN where racing did not ask; and the base's (examples,)."""
+    """A population with its scores on search.
+
+    rows: of each candidate, an answer to each example, None where it was not asked: by racing, or with dense scores, by
+    which no candidate is asked anything. dense: (1 + N, examples that tell) log-probabilities, the base's first, and the
+    answers that the base drew for them; see `seedfold.dense`.
+    """
 
     population: list[Recipe]
     rows: list[list[Row | None]]
     base: list[Row]
     shrinkage: stats.Shrinkage
     rounds: list[tuple[int, int]]
+    dense: np.ndarray | None = None
+    bank: Bank | None = None
 
     @property
-    def rewards(self) -> np.ndarray:
-        return _matrix(self.rows)
+    def scores(self) -> np.ndarray:
+        """(N, examples) rewards, NaN where racing did not ask, or nats."""
+        return _matrix(self.rows) if self.dense is None else self.dense[1:]
+
+    @property
+    def base_scores(self) -> np.ndarray:
+        """(examples,) the base's."""
+        return np.array([row.reward for row in self.base]) if self.dense is None else self.dense[0]
 
     @property
     def ranking(self) -> list[int]:
@@ -167,6 +181,13 @@ def search(evaluator: Evaluator, config: Config, examples: Sequence[Example]) ->
     if evaluator.journal is not None:
         evaluator.journal.note("token_limit", limit)
     rows: list[list[Row | None]] = [[None] * len(examples) for _ in population]
+    if config.search.score != "reward":
+        from seedfold import dense
+
+        bank, table = dense.score(
+            evaluator, config, config.search.score, examples, base_recipe(config, evaluator.engine), population
+        )
+        return Scored(population, rows, base_rows, _shrink(config, population, table[1:]), [], table, bank)
     rounds = rounds_of(config)
     going = list(range(len(population)))
     start = 0
@@ -208,9 +229,14 @@ def _score(
     rounds: list[tuple[int, int]] | None = None,
 ) -> Scored:
     rewards = _matrix(rows)
-    answered = ~np.isnan(rewards).all(axis=0)
-    groups = [config.search.sigmas.index(sigma_of(recipe, config.search.sigmas)) for recipe in population]
-    return Scored(population, rows, base, stats.shrink(rewards[:, answered], groups), rounds or [])
+    shrinkage = _shrink(config, population, rewards[:, ~np.isnan(rewards).all(axis=0)])
+    return Scored(population, rows, base, shrinkage, rounds or [])
+
+
+def _shrink(config: Config, population: Sequence[Recipe], scores: np.ndarray) -> stats.Shrinkage:
+    return stats.shrink(
+        scores, [config.search.sigmas.index(sigma_of(each, config.search.sigmas)) for each in population]
+    )
 
 
 def _matrix(rows: Sequence[Sequence[Row | None]]) -> np.ndarray:
@@ -285,10 +311,9 @@ def fold(evaluator: Evaluator, config: Config, splits: Splits, scored: Scored, f
     from seedfold.fold.base import Population
     from seedfold.report.lines import fold_file
 
-    base = np.array([row.reward for row in scored.base])
-    population = Population(tuple(recipe.terms for recipe in scored.population), scored.rewards, base)
+    population = Population(tuple(recipe.terms for recipe in scored.population), scored.scores, scored.base_scores)
     base_model = base_recipe(config, evaluator.engine)
-    done = folds.run(evaluator, config, splits, population, scored.population, base_model, folder)
+    done = folds.run(evaluator, config, splits, population, scored.population, base_model)
     for each in done:
         each.recipe.save(folder / fold_file(each.method))
     return done
@@ -387,11 +412,16 @@ def planned(config: Config) -> int:
     """How many answers the study asks for, at most: the size of the vote on test is not known before."""
     n, s, largest = config.search.candidates, config.splits, max(config.search.votes)
     scoring = racing.evaluations(rounds_of(config)) if config.search.racing else n * s.search
+    if config.search.score != "reward":
+        scoring = config.fold.samples * s.search
     folding = 0
     if config.fold.methods:
         from seedfold import folds
 
-        folding = sum(folds.planned(config).values()) + len(config.fold.methods) * s.test
+        parts = folds.planned(config)
+        if config.search.score != "reward":
+            parts.pop(folds.DRAWN, 0)  # the search has drawn them
+        folding = sum(parts.values()) + len(config.fold.methods) * s.test
     return scoring + s.search + (2 * largest + 1) * (s.select + s.test) + folding
 
 

@@ -280,7 +280,7 @@ def write(found: Comparison, path: Path) -> None:
     drawn = [
         {
             "method": pair.name,
-            "kind": "fold" if sign({"ci95": [pair.paired.lo, pair.paired.hi]}) >= 0 else "worse",
+            "kind": "fold" if sign({"ci95": [pair.paired.lo, pair.paired.hi]}, {}) >= 0 else "worse",
             "passes": 1,
             "difference": pair.paired.difference,
             "ci95": [pair.paired.lo, pair.paired.hi],

@@ -44,7 +44,7 @@ def transfer(record: dict[str, Any]) -> str:
     base = record["base"]
     marks: dict[tuple[float, float], list[int]] = defaultdict(list)
     for place, one in enumerate(record["candidates"]):
-        if one.get("select") is not None:
+        if one.get("select") is not None and one["search"] is not None:
             marks[one["search"] - base["search"], one["select"] - base["select"]].append(place)
     if not marks:
         return empty("No candidate was scored on select.")
@@ -173,9 +173,10 @@ def scales(record: dict[str, Any]) -> str:
     """Score on search by noise scale: a dot per candidate, the mean of each scale, and the base."""
     groups: dict[float, list[float]] = defaultdict(list)
     for one in record["candidates"]:
-        groups[abs(one["scale"])].append(one["search"])
+        if one["search"] is not None:
+            groups[abs(one["scale"])].append(one["search"])
     if not groups:
-        return empty("There are no candidates.")
+        return empty("No candidate gave graded answers to search.")
     base, many = record["base"]["search"], len(record["candidates"]) > MANY
     low, high = domain([base, *(one["search"] for one in record["candidates"])])
     drawing = Drawing("Score on search by noise scale, one dot per candidate, with means and the base")

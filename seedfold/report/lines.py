@@ -67,10 +67,16 @@ def chance(record: dict[str, Any]) -> str:
 
 def reliability(record: dict[str, Any]) -> str:
     """How much of the spread of the search scores is signal, and what is left of the top candidate's score."""
-    share = record["search"].get("reliability")
+    search = record["search"]
+    share = search.get("reliability")
     if share is None:
         return ""
     text = f"Reliability of search scores: {share:.2f}, the share of their variance that is signal"
+    if texts := search.get("texts"):
+        text += (
+            f"; scores are log-probabilities of {texts:,} answers that the base drew ({search['score']}), for which "
+            "candidates decoded nothing on search: how well they tell graded answers is not known from this study"
+        )
     top = best(record)
     if top and top.get("shrunk") is not None:
         text += (
@@ -84,8 +90,9 @@ def against(record: dict[str, Any]) -> str:
     found, vote = comparison(record), of_kind(record, "vote")
     if not found or not vote:
         return ""
-    verdict = {1: "the vote is better", -1: "self-consistency is better", 0: "no detectable difference"}[sign(found)]
-    return f"Vote against self-consistency at {passes(vote)} per answer: {difference(found, record)}: {verdict}."
+    said = {1: "the vote is better", -1: "self-consistency is better", 0: "no detectable difference"}
+    told = f"Vote against self-consistency at {passes(vote)} per answer: {difference(found, record)}"
+    return f"{told}: {said[sign(found, record)]}."
 
 
 def substance(record: dict[str, Any]) -> str:
@@ -150,7 +157,7 @@ def one_pass(record: dict[str, Any]) -> dict[str, Any] | None:
     lines = [line for line in record["results"] if line["kind"] == "fold" and line["recipes"][0] in gains]
     lines.sort(key=lambda line: -gains[line["recipes"][0]])
     single = of_kind(record, "single")
-    return next((line for line in (*lines, single) if line and sign(line) > 0), None)
+    return next((line for line in (*lines, single) if line and sign(line, record) > 0), None)
 
 
 def fold_file(method: str) -> str:
@@ -164,7 +171,7 @@ def verdict(record: dict[str, Any]) -> str:
     others = [line for line in record["results"] if line["kind"] != "base" and line.get("difference") is not None]
     if not others:
         return "Nothing was compared with the base, so there is nothing to deploy but the base."
-    if not any(sign(line) > 0 for line in others):
+    if not any(sign(line, record) > 0 for line in others):
         return _nothing(record, others)
     parts = []
     if chosen := one_pass(record):
@@ -172,7 +179,7 @@ def verdict(record: dict[str, Any]) -> str:
         parts.append(f"At one forward pass per answer, deploy the {what}: {_gain(chosen, record)}.")
     if vote and vote.get("k") != 1:  # a vote of one is the best single
         parts.append(_many(record, vote, samples))
-    elif samples and sign(samples) > 0:
+    elif samples and sign(samples, record) > 0:
         parts.append(f"Sampling the base gains as well: {_gain(samples, record)}.")
     if not chosen:
         parts.append("At one forward pass per answer nothing is detectably better than the base.")
@@ -185,10 +192,10 @@ def _nothing(record: dict[str, Any], others: list[dict[str, Any]]) -> str:
         f"Nothing detectably better than the base was found, so keep the base. The most favourable result, "
         f"{plain(top['method'])}, differs from it by {difference(top, record)} on {count(top['n'])} test examples."
     )
-    worse = [plain(line["method"]) for line in others if sign(line) < 0]
+    worse = [plain(line["method"]) for line in others if sign(line, record) < 0]
     if worse:
         text += f" Detectably worse: {', '.join(worse)}."
-    if top.get("ci95") and sign(top) == 0:
+    if top.get("ci95") and sign(top, record) == 0:
         half = (top["ci95"][1] - top["ci95"][0]) / 2
         text += f" With so many examples, a gain below about {100 * half:.1f} points cannot be told from luck."
     return text
@@ -198,15 +205,15 @@ def _many(record: dict[str, Any], vote: dict[str, Any], samples: dict[str, Any] 
     """The choice at K passes: the vote, or the base sampled as often."""
     found = comparison(record)
     cost = passes(vote)
-    voted, sampled = sign(vote) > 0, samples is not None and sign(samples) > 0
+    voted, sampled = sign(vote, record) > 0, samples is not None and sign(samples, record) > 0
     edge = difference(found, record) if found else "not measured"
-    if voted and found and sign(found) > 0:
+    if voted and found and sign(found, record) > 0:
         return (
             f"At {cost} per answer, deploy the {plain(vote['method'])}: {_gain(vote, record)}. It beats "
             f"self-consistency of the base at equal cost by {edge}."
         )
     if sampled and samples:
-        how = "is detectably worse" if found and sign(found) < 0 else "is not detectably better"
+        how = "is detectably worse" if found and sign(found, record) < 0 else "is not detectably better"
         return (
             f"At {cost} per answer, {plain(samples['method'])} is the simpler choice: {_gain(samples, record)}, "
             f"with the base's own weights. The {plain(vote['method'])} {how} than that: {edge}."
@@ -245,9 +252,13 @@ def best(record: dict[str, Any]) -> dict[str, Any] | None:
     return min(record["candidates"], key=lambda candidate: candidate.get("rank") or math.inf, default=None)
 
 
-def sign(line: dict[str, Any]) -> int:
-    """1 or -1 if the interval of the difference lies on that side of 0; 0 if it holds 0 or is not known."""
-    if not line.get("ci95"):
+def sign(line: dict[str, Any], record: dict[str, Any]) -> int:
+    """1 or -1 if the interval of the difference lies on that side of 0 and its test says so too, else 0.
+
+    The bootstrap interval is a little short with few examples, where the exact test is the more cautious: both are asked.
+    """
+    p = line.get("p")
+    if not line.get("ci95") or (p is not None and p >= 1 - level(record)):
         return 0
     low, high = line["ci95"]
     return (low > 0) - (high < 0)
@@ -303,7 +314,11 @@ def difference(line: dict[str, Any], record: dict[str, Any]) -> str:
 
 def level_text(record: dict[str, Any]) -> str:
     """The level of the intervals, '95 %' unless the config says otherwise."""
-    return f"{100 * record.get('config', {}).get('stats', {}).get('level', 0.95):g} %"
+    return f"{100 * level(record):g} %"
+
+
+def level(record: dict[str, Any]) -> float:
+    return float(record.get("config", {}).get("stats", {}).get("level", 0.95))
 
 
 def plain(text: Any) -> str:

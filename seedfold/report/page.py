@@ -143,13 +143,17 @@ def _numbers(record: dict[str, Any]) -> list[dict[str, Any]]:
             "rank": one["rank"],
             "seed": str(one["seed"]),
             "scale": one["scale"],
-            "search": round(one["search"], 4),
+            "search": _rounded(one["search"]),
             "examples": one["examples"],
-            "expected": round(one["shrunk"], 4),
-            "select": None if one.get("select") is None else round(one["select"], 4),
+            "expected": _rounded(one["shrunk"]),
+            "select": _rounded(one.get("select")),
         }
         for one in record["candidates"]
     ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _deploy(record: dict[str, Any]) -> str:
@@ -237,12 +241,14 @@ def _candidates(record: dict[str, Any]) -> str:
             count(one["rank"]),
             text(one["seed"]),
             minus(f"{one['scale']:g}"),
-            percent(one["search"]) + small("" if one.get("se") is None else f"± {percent(one['se'])}"),
+            blank(one["search"], percent) + small("" if one.get("se") is None else f"± {percent(one['se'])}")
+            if one.get("nats") is None
+            else minus(f"{one['nats']:+.3f} nats"),
             count(one["examples"]),
-            percent(one["shrunk"]),
+            blank(one["shrunk"], percent),
             blank(one.get("select"), percent),
-            percent(one["lenient"]),
-            count(one["truncated"]),
+            blank(one["lenient"], percent),
+            "" if one["truncated"] is None else count(one["truncated"]),
             code(one["recipe"]) if one.get("recipe") else "",
         ]
         for one in top

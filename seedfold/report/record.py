@@ -73,7 +73,7 @@ def build(
         "splits": {name: len(getattr(splits, name)) for name in ("search", "select", "gate", "test")},
         "results": [
             result(outcome, base, config) | cost
-            for outcome, cost in zip(final, _costs(scored, selected, folded), strict=True)
+            for outcome, cost in zip(final, _costs(config, journal, splits, scored, selected, folded), strict=True)
         ],
         "folds": [fold.to_dict() for fold in folded],
         "comparison": {"vote against self-consistency": compared(final[2], final[3], config)},
@@ -127,21 +127,38 @@ def result(outcome: Outcome, base: Outcome, config: Config) -> dict[str, Any]:
 
 
 def _costs(
+    config: Config,
+    journal: Journal,
+    splits: Splits,
     scored: Scored,
     selected: dict[str, list[Row]],
     folded: list[Fold],
 ) -> list[dict[str, Any]]:
-    """Answers and tokens spent to find each result, in their order: base, single, vote, self-consistency, folds."""
+    """Answers and tokens spent to find each result, in their order: base, single, vote, self-consistency, folds.
+
+    Dense scores cost the answers that the base draws to search; their prefills are no answers.
+    """
     rows = [*scored.base, *(row for line in scored.rows for row in line if row is not None)]
+    drawn: list[Row] = []
+    if config.search.score != "reward" or (config.fold.methods and config.fold.score != "reward"):
+        ids = [example.id for example in splits.search]
+        drawn = [
+            row for row in journal.rows(scored.base[0].recipe, examples=ids) if 0 < row.sample <= config.fold.samples
+        ]
+    if config.search.score != "reward":
+        rows += drawn
     searched = (len(rows), sum(row.tokens for row in rows))
     chosen = [row for line in selected.values() for row in line]
     voted = (searched[0] + len(chosen), searched[1] + sum(row.tokens for row in chosen))
     # K is chosen by the vote, not by self-consistency, which costs nothing to find; evolution needs no population.
+    scoring = searched
+    if config.search.score == "reward":
+        scoring = (searched[0] + len(drawn), searched[1] + sum(row.tokens for row in drawn))
+    before = {"evolution": (0, 0), "released_corp": searched}
     folds = [
-        (fold.evaluations, fold.tokens)
-        if fold.method == "evolution"
-        else (searched[0] + fold.evaluations, searched[1] + fold.tokens)
+        (start[0] + fold.evaluations, start[1] + fold.tokens)
         for fold in folded
+        for start in [before.get(fold.method, scoring)]
     ]
     return [{"evaluations": n, "tokens": t} for n, t in ((0, 0), searched, voted, (0, 0), *folds)]
 
@@ -172,7 +189,7 @@ def _candidates(scored: Scored, selected: dict[str, list[Row]], config: Config) 
     rank = {number: place for place, number in enumerate(scored.ranking, 1)}
     lines = []
     for number, recipe in enumerate(scored.population):
-        rows = [row for row in scored.rows[number] if row is not None]
+        rows = [row for row in scored.rows[number] if row is not None]  # none with dense scores
         term = recipe.terms[0]
         # A subspace's candidate is several terms, whose size together is its sigma.
         scale = term.scale if len(recipe.terms) == 1 else sigma_of(recipe, sigmas)
@@ -182,13 +199,14 @@ def _candidates(scored: Scored, selected: dict[str, list[Row]], config: Config) 
                 "seed": seed_of(recipe),
                 "scale": scale,
                 "family": family,
-                "search": _mean(rows),
-                "shrunk": float(scored.shrinkage.shrunk[number]),
-                "se": _number(scored.shrinkage.se[number]),
-                "examples": len(rows),
+                "search": _mean(rows) if rows else None,
+                "shrunk": float(scored.shrinkage.shrunk[number]) if rows else None,
+                "se": _number(scored.shrinkage.se[number]) if rows else None,
+                "nats": None if rows else float(scored.scores[number].mean() - scored.base_scores.mean()),
+                "examples": len(rows) or scored.scores.shape[1],
                 "select": None if select is None else _mean(select),
-                "lenient": float(np.mean([row.lenient for row in rows])),
-                "truncated": sum(row.finish == "length" for row in rows),
+                "lenient": float(np.mean([row.lenient for row in rows])) if rows else None,
+                "truncated": sum(row.finish == "length" for row in rows) if rows else None,
                 "rank": rank[number],
                 "recipe": rank_path(rank[number]) if rank[number] <= written else None,
                 "key": recipe.key,
@@ -200,8 +218,16 @@ def _candidates(scored: Scored, selected: dict[str, list[Row]], config: Config) 
 def _search(scored: Scored, config: Config) -> dict[str, Any]:
     from seedfold.search.population import sigma_of
 
-    rewards = scored.rewards
-    base = np.array([row.reward for row in scored.base])
+    if scored.dense is not None:
+        assert scored.bank is not None
+        return {
+            "score": config.search.score,
+            "examples": scored.scores.shape[1],
+            "complete": len(scored.population),
+            "texts": len(scored.bank.texts),
+            "reliability": _number(scored.shrinkage.reliability),
+        }
+    rewards, base = scored.scores, scored.base_scores
     full = ~np.isnan(rewards).any(axis=1)
     # The best candidate's lead is compared with chance on the examples that everybody answered.
     common = ~np.isnan(rewards).any(axis=0)
@@ -223,6 +249,7 @@ def _search(scored: Scored, config: Config) -> dict[str, Any]:
                 }
             )
     return {
+        "score": config.search.score,
         "examples": int(common.sum()),
         "complete": int(full.sum()),
         "reliability": _number(scored.shrinkage.reliability),
@@ -250,6 +277,8 @@ def _racing(scored: Scored, config: Config) -> dict[str, Any] | None:
 def _progress(scored: Scored) -> list[list[float]]:
     """[answers spent, best mean so far], candidate by candidate; of those that answered everything that was asked."""
     spent, best, points = 0, -math.inf, []
+    if scored.dense is not None:
+        return []
     most = max(sum(row is not None for row in rows) for rows in scored.rows)
     for rows in scored.rows:
         answered = [row.reward for row in rows if row is not None]

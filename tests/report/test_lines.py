@@ -9,6 +9,7 @@ from seedfold.report.lines import WIDTH, p_text, percent, points, result_lines, 
 def interval(line, low, high):
     line["ci95"] = [low, high]
     line["difference"] = (low + high) / 2
+    line["p"] = 0.01 if low > 0 or high < 0 else 0.5
 
 
 def found(**sides):
@@ -97,6 +98,15 @@ def test_vote_against_self_consistency_is_judged_by_its_interval(low, high, says
     made = record()
     interval(made["comparison"]["vote against self-consistency"], low, high)
     assert f": {says}." in result_lines(made).replace("\n", " ")
+
+
+def test_a_difference_counts_only_where_interval_and_test_agree():
+    made = record()
+    interval(made["comparison"]["vote against self-consistency"], 0.001, 0.067)
+    made["comparison"]["vote against self-consistency"]["p"] = 0.077
+    assert ": no detectable difference." in result_lines(made).replace("\n", " ")
+    made["config"]["stats"]["level"] = 0.9
+    assert ": the vote is better." in result_lines(made).replace("\n", " ")
 
 
 def test_intervals_carry_the_level_of_the_config():
