@@ -260,11 +260,14 @@ def test_deviations_are_told(done: tuple[Path, list[dict[str, Any]], dict[str, A
     first["config"]["speedrun"] |= {"fingerprint": "a", "slices": "b"}
     first["config"]["speedrun"]["text"]["digest"] = "c"
     first["versions"] = {"torch": "2.13"}
+    first |= {"load": 1.5}
+    first["hardware"]["cores"] = 2
     assert record.deviations(lines) == [
         "changed: search.candidates=4",
         "the commit was stated, not read from git",
         "files differ from the commit",
         "hardware is not 1 x H100",
+        "other work on the machine: a load of 1.5 when the run began",
         "torch is 2.13, not 1.0",
         "vllm is none, not 0.24",
     ]

@@ -39,6 +39,11 @@ def hardware(device: str) -> dict[str, Any]:
     }
 
 
+def load() -> float:
+    """Processes at work in the last minute, on average; 0 where the system does not say."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else 0.0
+
+
 def versions() -> dict[str, str]:
     """Of Python, of this package and of those that it computes with; what is not installed is left out."""
     found = {"python": platform.python_version(), "seedfold": seedfold.__version__}

@@ -161,6 +161,8 @@ def deviations(lines: Sequence[Line]) -> list[str]:
         found.append("files differ from the commit")
     if not of_class(pinned["hardware"], first["hardware"]["gpus"]):
         found.append(f"hardware is not {pinned['hardware']}")
+    if first["load"] > first["hardware"]["cores"] / 2:
+        found.append(f"other work on the machine: a load of {first['load']} when the run began")
     for name, wanted in pinned["versions"].items():
         have = first["versions"].get(name, "none")
         if not have.startswith(str(wanted)):

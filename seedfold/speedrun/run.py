@@ -67,6 +67,7 @@ def run(
     chosen = standard.study
     if model:
         chosen = dataclasses.replace(chosen, model=dataclasses.replace(chosen.model, name=model))
+    load = machine.load()  # before this run adds to it
     sliced = slices(deal(chosen))
     check("slices", standard.speedrun.slices, sliced, "the examples dealt here hash to")
     text = documents.load(standard.speedrun.text)
@@ -91,6 +92,7 @@ def run(
             changed=list(standard.changed),
             stated=bool(revision and not read_from_git),
             uncommitted=uncommitted,
+            load=load,
             slices=sliced,
             text={"digest": text.digest, "bytes": text.bytes, "documents": len(text.texts)},
             config=standard.to_dict(),
