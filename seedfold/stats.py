@@ -222,17 +222,24 @@ def shrink(rewards: ArrayLike, groups: ArrayLike | None = None) -> Shrinkage:
     trust = ratio * answered / (1 + ratio * answered)
 
     examples, levels = _fixed_effects(np.where(seen, r, 0.0), seen, group, ratio, noise)
-    centre = examples.mean() + levels[group]
-    mean = examples.mean() + np.where(seen, r - examples, 0.0).sum(axis=1) / answered
+    unit = float(np.nanmax(np.abs(r))) or 1.0
+    centre = _settled(examples.mean() + levels[group], unit)
+    mean = _settled(examples.mean() + np.where(seen, r - examples, 0.0).sum(axis=1) / answered, unit)
     return Shrinkage(
         mean=mean,
-        shrunk=centre + trust * (mean - centre),
+        shrunk=_settled(centre + trust * (mean - centre), unit),
         se=np.sqrt(noise / answered) if n > 1 else np.full(n, np.nan),
         centre=centre,
         prior_mean=float(centre.mean()),
         prior_sd=math.sqrt(float((ratio * noise).mean())),
         reliability=float(trust.mean()),
     )
+
+
+def _settled(values: Array, unit: float) -> Array:
+    """Rounded to 10⁻¹² of the greatest reward: linear algebra differs in the last bit between processors and numbers of
+    threads, and equal scores must be equal everywhere."""
+    return np.asarray(np.round(values / unit, 12) * unit)
 
 
 def _reml(r: Array, seen: NDArray[np.bool_]) -> tuple[float, float]:
@@ -274,7 +281,8 @@ def _reml(r: Array, seen: NDArray[np.bool_]) -> tuple[float, float]:
     # No gain in likelihood over "no signal at all" is the negative variance estimate that is set to 0.
     if profile(best)[0] >= profile(0.0)[0] - 1e-9:
         best = 0.0
-    return best, profile(best)[1]
+    best = float(f"{best:.9g}")
+    return best, float(f"{profile(best)[1]:.9g}")
 
 
 def _fixed_effects(

@@ -145,8 +145,12 @@ class Population:
 
 
 def step_of(axes: Sequence[tuple[str, int]], coefficients: ArrayLike) -> Step:
-    """Terms of the non-zero coefficients, (A,)."""
-    values = np.asarray(coefficients, dtype=np.float64).tolist()
+    """Terms of the non-zero coefficients, (A,), rounded to float32, in which weights are rebuilt.
+
+    So a step is the same recipe wherever its coefficients were computed, though linear algebra differs in the last bit
+    between processors and numbers of threads.
+    """
+    values = np.asarray(coefficients, dtype=np.float32).tolist()
     return tuple(Term(*axis, value) for axis, value in zip(axes, values, strict=True) if value)
 
 
