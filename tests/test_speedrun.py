@@ -45,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tree(folder: Path, model: Path, **speedrun: Any) -> dict[str, Any]:
     """A standard of seconds; data and reward lie in the folder."""
-    made: dict[str, Any] = small_study(folder, model)
+    made: dict[str, Any] = small_study(folder, model, votes=[3, 4])
     made |= {"fold": {"methods": ["linear"], "local": {"rounds": 0}}}
     made["splits"] = {"search": 20, "select": 12, "gate": 6, "test": 16}
     passages = documents.load(Text()).texts[:4]
