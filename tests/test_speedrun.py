@@ -244,6 +244,10 @@ def test_what_a_standard_cannot_be(here: Path, model: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             standard.from_dict(tree(here, model, **change))
+    dense = tree(here, model)
+    dense["search"] |= {"score": "reference"}
+    with pytest.raises(UserError, match="counts the graded answers of its search"):
+        standard.from_dict(dense)
     (here / "study.toml").write_text('name = "a"\n')
     with pytest.raises(UserError, match=r"has no table \[speedrun\]"):
         standard.load(here / "study.toml")

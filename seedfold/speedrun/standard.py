@@ -102,7 +102,13 @@ def from_dict(tree: Mapping[str, Any]) -> Standard:
     """Build a standard from nested mappings, such as a record's."""
     rest = {name: value for name, value in tree.items() if name != TABLE}
     table = config.build(Speedrun, tree[TABLE], TABLE)
-    return Standard(config.from_dict(rest), table)
+    study = config.from_dict(rest)
+    if study.search.score != "reward":
+        raise UserError(
+            f'"search.score" is {study.search.score}, but a speedrun counts the graded answers of its search; use reward, or '
+            "seedfold run"
+        )
+    return Standard(study, table)
 
 
 def slices(dealt: Dealt) -> str:
