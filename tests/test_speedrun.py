@@ -246,6 +246,7 @@ def test_what_a_standard_cannot_be(here: Path, model: Path) -> None:
             standard.from_dict(tree(here, model, **change))
     dense = tree(here, model)
     dense["search"] |= {"score": "reference"}
+    dense["fold"] |= {"score": "reference"}
     with pytest.raises(UserError, match="counts the graded answers of its search"):
         standard.from_dict(dense)
     (here / "study.toml").write_text('name = "a"\n')

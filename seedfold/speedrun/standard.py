@@ -105,8 +105,8 @@ def from_dict(tree: Mapping[str, Any]) -> Standard:
     study = config.from_dict(rest)
     if study.search.score != "reward":
         raise UserError(
-            f'"search.score" is {study.search.score}, but a speedrun counts the graded answers of its search; use reward, or '
-            "seedfold run"
+            f'"search.score" is {study.search.score}, but a speedrun counts the graded answers of its search; use reward, '
+            "or seedfold run"
         )
     return Standard(study, table)
 
