@@ -1,12 +1,14 @@
 import json
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "transformers", "numpy", "scipy", "vllm", "ray", "datasets", "safetensors"}
+HEAVY = {"torch", "transformers", "numpy", "numba", "scipy", "vllm", "ray", "datasets", "safetensors"}
 
 
 def loaded_by(statement):
@@ -46,3 +48,12 @@ def test_what_the_package_offers_is_there():
     assert time.perf_counter() - start < 60
     with pytest.raises(AttributeError, match="nothing_like_it"):
         seedfold.nothing_like_it  # noqa: B018
+
+
+def test_test_modules_can_be_collected_together() -> None:
+    """pytest imports them by their bare names: two of one name, or a conftest imported by name, are found by chance."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    names = Counter(path.name for path in files if path.name != "conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []
+    by_name = re.compile(r"^(from|import) conftest\b", re.M)
+    assert [path.name for path in files if by_name.search(path.read_text(encoding="utf-8"))] == []

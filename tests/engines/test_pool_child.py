@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import IdTokenizer, tiny_model
+from tiny_models import IdTokenizer, tiny_model
 
 from seedfold import config
 from seedfold.engines import memory, pool_child
