@@ -11,7 +11,7 @@ from seedfold import config
 from seedfold.engines import memory, pool_child
 from seedfold.engines.stacked import StackedEngine
 from seedfold.engines.transformers import TransformersEngine
-from seedfold.noise import rademacher
+from seedfold.noise import compiled
 
 
 def test_engines_of_different_kinds_rebuild_the_probes_alike(tiny: Callable[..., TransformersEngine]) -> None:
@@ -33,14 +33,15 @@ def test_an_engine_that_rebuilds_wrongly_is_found(
 ) -> None:
     """One sign of one tensor is wrong."""
     right = pool_child.facts_of(tiny("llama"), True)
-    fill = rademacher.fill
+    add = compiled.add
 
-    def wrong(out: torch.Tensor, **which: Any) -> None:
-        fill(out, **which)
-        if which["tensor"].endswith("layers.1.mlp.up_proj.weight") and which["first"] == 0:
+    def wrong(out: torch.Tensor, *which: Any) -> None:
+        add(out, *which)
+        tensor, first = which[3:5]
+        if tensor.endswith("layers.1.mlp.up_proj.weight") and first == 0:
             out.view(-1)[5] *= -1
 
-    monkeypatch.setattr(rademacher, "fill", wrong)
+    monkeypatch.setattr(compiled, "add", wrong)
     found = pool_child.facts_of(tiny("llama"), True)
     assert found["fingerprint"] == right["fingerprint"]
     assert all(one != other for one, other in zip(found["probes"], right["probes"], strict=True))
