@@ -228,7 +228,7 @@ def test_when_every_job_fails_the_run_stops_early(pool: Opened, capfd: pytest.Ca
     two = pool(2, bad=0)
     with pytest.raises(UserError, match=r"3 of 50 pieces of work were set aside"):
         list(two.run([Job(None, PROMPTS, Decoding(8))] * 50))
-    # Four engines for each that was set aside, and three at most for each of the four that two engines have at hand; not 200.
+    # Four engines for each that was set aside, and three at most for each of the four that two have at hand; not 200.
     assert capfd.readouterr().err.count("ended with code 1") <= 3 * 4 + 4 * 3
 
 
