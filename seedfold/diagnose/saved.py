@@ -184,7 +184,10 @@ def common(studies: Sequence[Saved]) -> list[Array]:
 
 
 def plain(value: Any) -> Any:
-    """Numbers, texts, lists and mappings as JSON can say them; numbers that are not finite become None."""
+    """Numbers, texts, lists and mappings as JSON can say them; numbers that are not finite become None.
+
+    To twelve digits: what is behind them are last bits of linear algebra, which depend on the machine.
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -192,5 +195,5 @@ def plain(value: Any) -> Any:
     if isinstance(value, (np.integer, np.bool_)):
         return value.item()
     if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
+        return float(f"{value:.12g}") if np.isfinite(value) else None
     return value
