@@ -7,6 +7,7 @@ computed by the same instructions whatever stands beside it. `describe()` report
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,9 @@ from seedfold.engines.text import Text, encode_chat, end_tokens
 from seedfold.errors import UserError
 from seedfold.recipe import Recipe
 from seedfold.weights import Weights
+
+# Newer versions call it `cache`, older ones know no other name than this.
+warnings.filterwarnings("ignore", message="`past_key_values` is deprecated", category=FutureWarning)
 
 ENDED = -1
 """Stands at the places of a batch that no longer hold an answer; they are computed on, and ignored."""
