@@ -75,12 +75,12 @@ def run(
     """Fold the population by each method of the config, one after the other, each from the base.
 
     Args:
-        graded: the candidates and their rewards on search, around the base.
+        graded: the candidates and their scores on search, around the base.
         candidates: their recipes: which tensors, scale and rounding their noise has, the folds have too.
         base: the recipe without terms.
     """
     scored = graded
-    if config.fold.score != "reward":
+    if config.fold.score != config.search.score:  # else the search has scored them so
         _, table = dense.score(evaluator, config, config.fold.score, splits.search, base, candidates)
         scored = Population(graded.terms, table[1:], table[0])
     populations = {method: graded if method == "released_corp" else scored for method in config.fold.methods}

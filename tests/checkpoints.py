@@ -6,6 +6,20 @@ import torch
 import transformers
 
 from seedfold.models import EMBEDDED, locate
+from seedfold.progress import Progress
+
+
+class Stop(Progress):
+    """Ends the study, as Ctrl-C does, once it has so many answers."""
+
+    def __init__(self, after: float = float("inf")) -> None:
+        super().__init__(quiet=True)
+        self.after = after
+
+    def add(self, count: int, known: bool = False) -> None:
+        super().add(count, known)
+        if self.done >= self.after:
+            raise KeyboardInterrupt
 
 
 def write_tiny(folder: Path, seed: int = 0) -> Path:

@@ -14,33 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import small_study, write_tiny
+from checkpoints import Stop, small_study, write_tiny
 
 import seedfold
 from seedfold import tracking
 from seedfold.journal import Journal
-from seedfold.progress import Progress
 from seedfold.report.record import TIMES
 
 SINKS = ["tensorboard", "wandb", "trackio"]
 Points = list[tuple[int, dict[str, float]]]
 
 
-class Told(Progress):
-    """Keeps what is said; ends the study, as Ctrl-C does, once it has so many answers."""
+class Told(Stop):
+    """Keeps what is said too."""
 
     def __init__(self, after: float = float("inf")) -> None:
-        super().__init__(quiet=True)
-        self.after = after
+        super().__init__(after)
         self.said: list[str] = []
 
     def say(self, text: str) -> None:
         self.said.append(text)
-
-    def add(self, count: int, known: bool = False) -> None:
-        super().add(count, known)
-        if self.done >= self.after:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")

@@ -12,28 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import small_study, write_tiny
+from checkpoints import Stop, small_study, write_tiny
 
 import seedfold
 from seedfold import UserError, cli
 from seedfold.journal import Journal
-from seedfold.progress import Progress
 from seedfold.recipe import Recipe
 from seedfold.report.live import dashboard, page, status
 from seedfold.watch import Watch, watch
-
-
-class Stop(Progress):
-    """Ends the study, as Ctrl-C does, once it has so many answers."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__(quiet=True)
-        self.after = after
-
-    def add(self, count: int, known: bool = False) -> None:
-        super().add(count, known)
-        if self.done >= self.after:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -292,12 +291,10 @@ def _progress(scored: Scored) -> list[list[float]]:
 
 def write(record: dict[str, Any], folder: Path, dealt: Dealt | None = None) -> None:
     """Write record.json and report.html, each whole or not at all; `dealt`: the study's task and splits."""
-    from seedfold.report import page
+    from seedfold.report import page, parts
 
-    path = folder / "record.json"
-    partial = path.with_name("record.json.partial")
-    partial.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    parts.write(text, folder / "record.json")
     page.of_folder(record, folder, dealt)
 
 
