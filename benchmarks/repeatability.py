@@ -1,11 +1,13 @@
 """Are the answers of the same weights the same: in another batch, in another order, in another process?
 
     python benchmarks/repeatability.py --model DIR --out one.json [--set engine.name=vllm] [--recipes 4]
+    python benchmarks/repeatability.py --model DIR --set engine.name=vllm --vllm enable_prefix_caching=false
     python benchmarks/repeatability.py --compare one.json two.json …
 
 The first answers GSM8K prompts greedily with the base and a few candidates, four times in one process: all at once, all at
 once again, in the reverse order, and in groups of 37; it says how many answers differ from the first time, and keeps
-digests. The second compares the first time of several processes.
+digests. The second does so with arguments of vLLM's own changed (JSON), to find what answers depend on. The third
+compares the first time of several processes.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="settings, as of seedfold run"
     )
+    parser.add_argument(
+        "--vllm", action="append", default=[], metavar="ARGUMENT=JSON", help="of vllm.EngineArgs, over the engine's own"
+    )
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--max-tokens", type=int, default=300)
     parser.add_argument("--recipes", type=int, default=4, help="the base and candidates")
@@ -51,6 +56,8 @@ def measure(arguments: argparse.Namespace) -> None:
 
     settings = config.load(None, [f"model.name={arguments.model}", *arguments.set])
     task = tasks.load(config.Task(name="gsm8k", path=str(arguments.data)), arguments.prompts)
+    if arguments.vllm:
+        override({name: json.loads(value) for name, _, value in (item.partition("=") for item in arguments.vllm)})
     start = time.monotonic()
     engine = open_here(settings.model, settings.engine)
     print(f"opened in {time.monotonic() - start:.0f} s", flush=True)
@@ -85,6 +92,18 @@ def measure(arguments: argparse.Namespace) -> None:
         arguments.out.write_text(json.dumps(result))
     if hasattr(engine, "close"):
         engine.close()
+
+
+def override(changes: dict[str, Any]) -> None:
+    """Start vLLM with other arguments than the engine's."""
+    from seedfold.engines import vllm
+
+    start = vllm.start
+
+    def changed(arguments: dict[str, Any], batch_invariant: bool, name: str) -> Any:
+        return start(arguments | changes, batch_invariant, name)
+
+    vllm.start = changed
 
 
 def different(one: list[list[str]], other: list[list[str]]) -> int:

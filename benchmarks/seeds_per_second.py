@@ -54,6 +54,11 @@ def main() -> None:
             continue
         results.append(json.loads(text))
         print(line(results[-1]), f"  ({time.monotonic() - start:.0f} s in all)", flush=True)
+        if "switches" in results[-1]:
+            from switch import tell
+
+            rows, what, where = results[-1]["switches"]
+            tell(rows, what, where, None)
         if arguments.json:
             arguments.json.write_text(json.dumps(results, indent=1))
     show(results)
@@ -109,6 +114,8 @@ def run_arm(arguments: argparse.Namespace) -> dict[str, Any]:
         "switch_ms": switch(engine, [job.recipe for job in jobs(range(1, 22))]) if arguments.arm == "one" else None,
         "settings": {k: str(v) for k, v in vars(arguments).items()},
     }
+    if arguments.switch and arguments.arm == "one":
+        result["switches"] = engine.vllm.collective_rpc("seedfold_switches", args=(9, 300, False))[0]
     arguments.result.write_text(json.dumps(result))
     if hasattr(engine, "close"):
         engine.close()
@@ -136,6 +143,10 @@ def open_arm(arguments: argparse.Namespace) -> Any:
     invariant = not arguments.no_batch_invariant
     settings = config.Engine(batch=arguments.prompts, memory=arguments.memory, batch_invariant=invariant)
     arm = arguments.arm
+    if arguments.switch and arm == "one":
+        import switch_worker
+
+        switch_worker.watch()
     if arm == "published":
         return Published(arguments)
     if arguments.random:
@@ -301,6 +312,7 @@ def _parser() -> argparse.ArgumentParser:
         "--memory", type=float, default=0.0, help="GiB of keys and values of a vLLM engine; 0: automatic"
     )
     parser.add_argument("--no-batch-invariant", action="store_true", help="vLLM's own kernels in the arms of vLLM")
+    parser.add_argument("--switch", action="store_true", help="arm one: then time switches in the worker (switch.py)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--verbose", action="store_true", help="show what the arms print")

@@ -2,6 +2,7 @@
 
     python benchmarks/switch.py --shapes qwen2.5-0.5b [--rounds 9] [--many 300] [--sweep] [--json FILE]
     python benchmarks/switch.py --model smollm2-135m     (or a checkpoint directory)
+    python benchmarks/switch.py --model DIR --vllm [--random qwen2.5-7b]      inside a running vLLM engine
 
     copy, one tensor         device-to-device copy of as many bytes, the ceiling: every weight is read and written once
     copy, per tensor         the same, tensor by tensor
@@ -11,7 +12,9 @@
     hash, per tensor         a 32-bit hash of position and seed for every weight, its sign added: one launch per tensor
     hash, one tensor         the same on one flat tensor, without the cost of launches
     … of N terms             the same with N terms summed in float32: what a folded model costs
+    engine, as it switches   inside vLLM: all that its worker does for a switch
 
+Inside vLLM the parameters are vLLM's, fused and padded, and so are the tensors of the rows that work tensor by tensor.
 A round is several switches to different seeds between two synchronisations; times are per switch. `ms` is wall clock,
 launches and other work of the host included, median over the rounds; `GPU ms` is by CUDA events; `host ms` is how long
 the host is busy. GB/s counts two bytes per byte of weights, over the wall clock, for every row. Before anything is
@@ -29,6 +32,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,7 +88,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def measure(
-    parts: Sequence[Part], *, rounds: int = 9, many: int = 300, flat_bytes: int = 2**30, sweep: bool = False
+    parts: Sequence[Part],
+    *,
+    rounds: int = 9,
+    many: int = 300,
+    flat_bytes: int = 2**30,
+    sweep: bool = False,
+    tensors: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
+    engine: Job | None = None,
 ) -> list[dict[str, Any]]:
     """All rows, on weights that an engine holds. The live weights are the base's afterwards.
 
@@ -95,6 +106,8 @@ def measure(
         flat_bytes: the rows "one tensor" need two buffers of at most this size; if the weights are more, their times
             are scaled up.
         sweep: also the fused kernel with other tiles.
+        tensors: (base, live) for the rows that work tensor by tensor; none: those of the parts.
+        engine: how an engine switches to a seed.
 
     Returns:
         One dict per row: name, ms (median), low, high (ms), gpu_ms (None without CUDA), host_ms, gbps, switches (per
@@ -105,7 +118,8 @@ def measure(
     """
     clock = _Clock(parts, rounds)
     rows = []
-    lives, bases = [live for _, _, live in parts], [base for _, base, _ in parts]
+    pairs = list(tensors) or [(base, live) for _, base, live in parts]
+    bases, lives = zip(*pairs, strict=True)
     first = parts[0][1]
     flat = torch.empty(min(clock.bytes, flat_bytes) // first.element_size(), dtype=first.dtype, device=first.device)
     flat.normal_()
@@ -124,10 +138,11 @@ def measure(
             job = _switch(rebuilder, family, rounding, count)
             rows.append(clock.time(f"seedfold, {name}{label}", job) | {"checked": checked})
 
+    if engine:
+        rows.append(clock.time("engine, as it switches", engine))
     rows.append(clock.time("published, two passes of randn", lambda seed: _published(lives, seed)))
     for x, y in zip(lives, bases, strict=True):
         x.copy_(y)
-    pairs = list(zip(bases, lives, strict=True))
     for count, label in ((1, ""), (many, f", {many} terms")):
         rows.append(clock.time(f"hash, per tensor{label}", lambda seed, n=count: _hash_each(pairs, seed, n)))
         rows.append(clock.time(f"hash, one tensor{label}", lambda seed, n=count: _hash(flat, other, seed, n), more))
@@ -312,14 +327,18 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", help=f"a checkpoint directory or {models.EMBEDDED}")
-    which.add_argument("--shapes", choices=list(SHAPES), default="qwen2.5-0.5b", help="random weights of these shapes")
+    parser.add_argument("--model", help=f"a checkpoint directory or {models.EMBEDDED}")
+    parser.add_argument("--vllm", action="store_true", help="inside a vLLM engine that has opened --model")
+    parser.add_argument("--random", default="", help="of --vllm: a shape of --shapes, random weights")
+    parser.add_argument("--shapes", choices=list(SHAPES), default="qwen2.5-0.5b", help="random weights of these shapes")
     parser.add_argument("--rounds", type=int, default=9, help="the median is over these")
     parser.add_argument("--many", type=int, default=300, help="terms of the long recipe")
     parser.add_argument("--sweep", action="store_true", help="the fused kernel with several tiles")
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
     arguments = parser.parse_args()
+    if arguments.vllm:
+        inside_vllm(arguments)
+        return
     device = torch.device("cuda" if COMPILED else "cpu")
     name = arguments.model or arguments.shapes
     parts = parts_of_model(name, device) if arguments.model else parts_of_shapes(name, device)
@@ -327,12 +346,33 @@ def main() -> None:
     what = f"{name}, {count / 1e6:.1f}M weights in {len(parts)} tensors, {size / 1e6:.0f} MB"
     print(f"{what}\n{machine(device)}\n", flush=True)
     rows = measure(parts, rounds=arguments.rounds, many=arguments.many, sweep=arguments.sweep)
+    tell(rows, what, machine(device), arguments.json)
+
+
+def tell(rows: Sequence[dict[str, Any]], what: str, where: str, file: str | None) -> None:
+    """Print the rows, and write them."""
     print(table(rows))
     checked = sum(row.get("checked", 0) for row in rows)
     print(f"\n{checked} rebuilt weights were compared with the CPU reference: equal, bit for bit")
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump({"weights": what, "machine": machine(device), "rows": rows}, file, indent=1)
+    if file:
+        with open(file, "w") as out:
+            json.dump({"weights": what, "machine": where, "rows": rows}, out, indent=1)
+
+
+def inside_vllm(arguments: argparse.Namespace) -> None:
+    """All rows, in the worker of a vLLM engine with CUDA graphs. Its cache is small, for the copy needs room."""
+    from seeds_per_second import shaped
+    from switch_worker import opened
+
+    model = shaped(Path(arguments.model), arguments.random) if arguments.random else arguments.model
+    engine = opened(str(model), "dummy" if arguments.random else "auto")
+    rows, what, where = engine.vllm.collective_rpc(
+        "seedfold_switches", args=(arguments.rounds, arguments.many, arguments.sweep)
+    )[0]
+    what = f"{arguments.random or arguments.model} inside vLLM, {what}"
+    print(f"{what}\n{where}\n", flush=True)
+    tell(rows, what, where, arguments.json)
+    engine.close()
 
 
 if __name__ == "__main__":

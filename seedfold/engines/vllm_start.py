@@ -222,7 +222,8 @@ def start(arguments: dict[str, Any], batch_invariant: bool, name: str) -> Any:
         # different orders. This makes it choose without a clock; combined kernels it cannot choose so, and refuses.
         variables["TORCHINDUCTOR_DETERMINISTIC"] = os.environ.get("TORCHINDUCTOR_DETERMINISTIC", "1")
         combined = {"combo_kernels": False, "benchmark_combo_kernel": False}
-        arguments = arguments | {"compilation_config": {"inductor_compile_config": combined}}
+        given = arguments.get("compilation_config", {})
+        arguments = arguments | {"compilation_config": {**given, "inductor_compile_config": combined}}
     with environment(variables):
         from vllm import EngineArgs, LLMEngine
         from vllm.usage.usage_lib import UsageContext
