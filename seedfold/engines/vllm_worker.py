@@ -46,6 +46,26 @@ def keep_plain_weights() -> None:
     utils.dispatch_cpu_unquantized_gemm = dispatch
 
 
+def decode_like_prefill() -> None:
+    """FlashAttention 3 takes other tiles for a step in which every request has one query than for one with a prompt in it.
+
+    So an answer would depend, by a bit, on when the others' prompts came. Told of two queries, it takes the same tiles.
+    """
+    from vllm import envs
+    from vllm.platforms import current_platform
+
+    if not envs.VLLM_BATCH_INVARIANT or not current_platform.is_cuda():
+        return
+    from vllm.v1.attention.backends import flash_attn
+
+    attend = flash_attn.flash_attn_varlen_func
+
+    def steady(*arguments: Any, max_seqlen_q: int, **more: Any) -> Any:
+        return attend(*arguments, max_seqlen_q=max(65, max_seqlen_q), **more)
+
+    flash_attn.flash_attn_varlen_func = steady
+
+
 def end_with(driver: int) -> None:
     """End this process when process `driver` has ended, even if by a signal that it could not handle.
 
@@ -119,5 +139,6 @@ def _plain(segment: Segment) -> list[Any]:
 
 
 keep_plain_weights()
+decode_like_prefill()
 if DRIVER in os.environ:
     end_with(int(os.environ[DRIVER]))
