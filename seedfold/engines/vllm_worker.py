@@ -23,6 +23,9 @@ from seedfold.weights import Tensor
 DRIVER = "SEEDFOLD_DRIVER"
 """The variable that holds the id of the process whose engine this is."""
 
+QUERIES = 65
+"""FlashAttention 3 takes its small tile where queries times heads per key are at most 64."""
+
 
 def keep_plain_weights() -> None:
     """On CPUs vLLM packs linear weights into a form of its own as it loads them, and drops the originals.
@@ -49,7 +52,7 @@ def keep_plain_weights() -> None:
 def decode_like_prefill() -> None:
     """FlashAttention 3 takes other tiles for a step in which every request has one query than for one with a prompt in it.
 
-    So an answer would depend, by a bit, on when the others' prompts came. Told of two queries, it takes the same tiles.
+    So an answer would depend, by a bit, on when the others' prompts came. Told of more queries, it takes the same tiles.
     """
     from vllm import envs
     from vllm.platforms import current_platform
@@ -58,10 +61,12 @@ def decode_like_prefill() -> None:
         return
     from vllm.v1.attention.backends import flash_attn
 
-    attend = flash_attn.flash_attn_varlen_func
+    attend = getattr(flash_attn, "flash_attn_varlen_func", None)
+    if attend is None:  # another backend is used
+        return
 
     def steady(*arguments: Any, max_seqlen_q: int, **more: Any) -> Any:
-        return attend(*arguments, max_seqlen_q=max(65, max_seqlen_q), **more)
+        return attend(*arguments, max_seqlen_q=max(QUERIES, max_seqlen_q), **more)
 
     flash_attn.flash_attn_varlen_func = steady
 

@@ -414,3 +414,28 @@ def test_batch_invariant_kernels_make_answers_exact(served):
     described = engine.describe()
     assert described["batch_invariant"] is True
     assert described["exact"] is True
+
+
+def test_decoding_takes_the_tiles_of_prompts(monkeypatch):
+    from vllm import envs
+    from vllm.platforms import current_platform
+    from vllm.v1.attention.backends import flash_attn
+
+    from seedfold.engines.vllm_worker import decode_like_prefill
+
+    def told(invariant, queries):
+        heard = []
+
+        def attend(max_seqlen_q, causal):
+            heard.append(max_seqlen_q)
+
+        monkeypatch.setattr(flash_attn, "flash_attn_varlen_func", attend, raising=False)
+        monkeypatch.setattr(envs, "VLLM_BATCH_INVARIANT", invariant, raising=False)
+        monkeypatch.setattr(type(current_platform), "is_cuda", lambda self: True)
+        decode_like_prefill()
+        flash_attn.flash_attn_varlen_func(max_seqlen_q=queries, causal=True)
+        return heard
+
+    assert told(True, 1) == [65]
+    assert told(True, 300) == [300]
+    assert told(False, 1) == [1]
