@@ -144,9 +144,7 @@ def open_arm(arguments: argparse.Namespace) -> Any:
     settings = config.Engine(batch=arguments.prompts, memory=arguments.memory, batch_invariant=invariant)
     arm = arguments.arm
     if arguments.switch and arm == "one":
-        import switch_worker
-
-        switch_worker.watch()
+        timed()
     if arm == "published":
         return Published(arguments)
     if arguments.random:
@@ -168,6 +166,20 @@ def open_arm(arguments: argparse.Namespace) -> Any:
     from seedfold.engines.transformers import TransformersEngine
 
     return TransformersEngine.open(model, replace(settings, batch=128 if arm == "reference" else 48))
+
+
+def timed() -> None:
+    """Give the workers of engines opened from here on a clock (`switch_worker.py`)."""
+    from seedfold.engines import vllm
+
+    vllm.EXTENSION = "switch_worker.Timed"
+    importable()
+
+
+def importable() -> None:
+    """Have vLLM's own processes find the worker extensions beside this file."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    sys.path.insert(0, str(HERE))
 
 
 def shaped(model: Path, shape: str) -> Path:
@@ -219,9 +231,7 @@ class Published:
 
         self.name, self.revision, self.fingerprint, self.dtype = str(arguments.model), "", "", "bfloat16"
         self.tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-        # vLLM's own processes import the extension too.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-        sys.path.insert(0, str(HERE))
+        importable()
         self.llm = LLM(
             str(arguments.model),
             enforce_eager=True,

@@ -361,11 +361,19 @@ def tell(rows: Sequence[dict[str, Any]], what: str, where: str, file: str | None
 
 def inside_vllm(arguments: argparse.Namespace) -> None:
     """All rows, in the worker of a vLLM engine with CUDA graphs. Its cache is small, for the copy needs room."""
-    from seeds_per_second import shaped
-    from switch_worker import opened
+    from seeds_per_second import shaped, timed
+
+    from seedfold.engines.vllm import VllmEngine
 
     model = shaped(Path(arguments.model), arguments.random) if arguments.random else arguments.model
-    engine = opened(str(model), "dummy" if arguments.random else "auto")
+    timed()
+    engine = VllmEngine(
+        config.Model(name=str(model)),
+        load_format="dummy" if arguments.random else "auto",
+        kv_cache_memory_bytes=2**30,
+        max_num_seqs=16,
+        max_model_len=512,
+    )
     rows, what, where = engine.vllm.collective_rpc(
         "seedfold_switches", args=(arguments.rounds, arguments.many, arguments.sweep)
     )[0]

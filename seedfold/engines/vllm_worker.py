@@ -50,7 +50,7 @@ def keep_plain_weights() -> None:
 
 
 def decode_like_prefill() -> None:
-    """FlashAttention 3 takes other tiles for a step in which every request has one query than for one with a prompt in it.
+    """FlashAttention 3 takes other tiles for a step of few queries a request than for one with a prompt in it.
 
     So an answer would depend, by a bit, on when the others' prompts came. Told of more queries, it takes the same tiles.
     """
