@@ -157,9 +157,14 @@ class Members:
         self._lock.notify_all()
 
     def _fill(self) -> None:
-        """Open engines for the places that have none."""
+        """Open engines for the places that have none, and give up those on their way to places that are no more."""
         wanted = self._places.wanted()
         with self._lock:
+            kept = [worker for worker in self._workers if not worker.unwanted]
+            coming = [worker for worker in reversed(kept) if not worker.connected]
+            for worker in coming[: max(0, len(kept) - wanted)]:
+                worker.unwanted = True
+                worker.kill()
             taken = {worker.number for worker in self._workers} | {n for n, slot in self._slots.items() if slot.empty()}
             free = (number for number in itertools.count() if number not in taken)
             missing = [] if self._closing.is_set() else list(itertools.islice(free, max(0, wanted - len(taken))))
@@ -223,7 +228,7 @@ class Members:
         worker.ready = False
         self._workers.remove(worker)
         self._lock.notify_all()
-        if self._closing.is_set():
+        if self._closing.is_set() or worker.unwanted:
             return
         slot = self._slots[worker.number]
         slot.vain = 0 if worker.facts else slot.vain + 1

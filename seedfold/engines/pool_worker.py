@@ -28,7 +28,8 @@ class Worker:
     """What the pool keeps of an engine. Those that run somewhere say how: `open`, `gone`, `ended`, `said` and `kill`.
 
     number: from 0; the one that is opened in place of another has its number. facts: what the engine said of itself once it
-    was open. refusal: why it may not work. words: what it said of its own failure. verdict: why the pool ended it.
+    was open. refusal: why it may not work. words: what it said of its own failure. verdict: why the pool ended it. unwanted:
+    it was given up before it came, for its place is no more.
     """
 
     connection: Connection
@@ -36,7 +37,7 @@ class Worker:
     def __init__(self, number: int, name: str) -> None:
         self.number, self.name = number, name
         self.facts: dict[str, Any] | None = None
-        self.connected = self.ready = False
+        self.connected = self.ready = self.unwanted = False
         self.refusal = self.words = self.verdict = ""
         self.width, self.run = 1, -1
         self.lists: set[int] = set()

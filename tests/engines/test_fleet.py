@@ -289,6 +289,33 @@ def test_engines_come_and_go_with_nodes(nodes: Nodes, pool: Opened, tmp_path: Pa
     collect(iter(found))
 
 
+def test_an_engine_on_its_way_to_a_place_that_is_no_more_is_given_up(
+    pool: Opened, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As when a node ends just before an engine that was to run there, or anew, is begun."""
+    all_of_it = pool(0)
+    told = capfd.readouterr().err
+    cluster = all_of_it._places
+    assert isinstance(cluster, Cluster)
+    room = cluster.fit()
+    monkeypatch.setattr(cluster, "fit", lambda: room + 2)
+    assert becomes(lambda: len(all_of_it._workers), room + 2)
+    monkeypatch.setattr(cluster, "fit", lambda: room + 1)
+    assert becomes(lambda: len(all_of_it._workers), room + 1)
+    monkeypatch.undo()
+    assert becomes(lambda: len(all_of_it._workers), room)
+    assert [worker.number for worker in all_of_it._ready()] == list(range(room)), "those at work stay"
+    assert collect(all_of_it.run(jobs_of(20))) == expected(jobs_of(20))
+    assert not told + capfd.readouterr().err, "nothing was lost"
+
+
+def becomes(value: Callable[[], int], wanted: int) -> bool:
+    deadline = time.monotonic() + 15
+    while value() != wanted and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return value() == wanted
+
+
 def test_engines_get_their_gpus(nodes: Nodes, tmp_path: Path) -> None:
     """Two GPUs that are only said to be there: several engines on each, one on each, one on both."""
     node = nodes.add_node(num_cpus=1, num_gpus=2)
