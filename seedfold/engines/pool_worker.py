@@ -28,8 +28,8 @@ class Worker:
     """What the pool keeps of an engine. Those that run somewhere say how: `open`, `gone`, `ended`, `said` and `kill`.
 
     number: from 0; the one that is opened in place of another has its number. facts: what the engine said of itself once it
-    was open. refusal: why it may not work. words: what it said of its own failure. verdict: why the pool ended it. unwanted:
-    it was given up before it came, for its place is no more.
+    was open. refusal: why it may not work. words: what it said of its own failure. verdict: why the pool ended it.
+    unwanted: it was given up before it came, for its place is no more.
     """
 
     connection: Connection
