@@ -14,7 +14,7 @@ reference   the transformers engine, one recipe at a time, for the accuracy
 reference-2 the same with another batch size: how much the accuracy of the same weights moves by arithmetic alone
 
 `--random qwen2.5-7b` takes random weights of that shape, with the tokenizer of `--model`: answers then run to the limit,
-and their accuracy means nothing. For the arms published, one and stacked.
+and their accuracy means nothing. For the arms published, one, stacked and library.
 
 """
 
@@ -147,6 +147,10 @@ def open_arm(arguments: argparse.Namespace) -> Any:
         timed()
     if arm == "published":
         return Published(arguments)
+    if arm == "library":
+        from seedfold.engines import stacked_kernels
+
+        stacked_kernels._FEW_ROWS = 0
     if arguments.random:
         return open_random(arguments, model)
     if arm == "one":
@@ -158,10 +162,8 @@ def open_arm(arguments: argparse.Namespace) -> Any:
     if arm == "stacked":
         return open_engine(model, replace(settings, name="stacked", copies=arguments.copies))
     if arm == "library":
-        from seedfold.engines import stacked_kernels
         from seedfold.engines.stacked import StackedEngine
 
-        stacked_kernels._FEW_ROWS = 0
         return StackedEngine.open(model, replace(settings, name="stacked", copies=arguments.copies))
     from seedfold.engines.transformers import TransformersEngine
 
@@ -195,7 +197,7 @@ def shaped(model: Path, shape: str) -> Path:
 
 
 def open_random(arguments: argparse.Namespace, model: Any) -> Any:
-    """The arms one and stacked on random weights."""
+    """The arms one, stacked and library on random weights."""
     if arguments.arm == "one":
         from seedfold.engines.vllm import VllmEngine
 

@@ -1,9 +1,11 @@
 """Where the time of a seed goes on a GPU: one decode step of the stacked engine, its parts, and the floors beside them.
 
     python benchmarks/step_time.py [--model DIR] [--copies 1,2,4,8] [--slots 128] [--context 230] [--json FILE]
+    python benchmarks/step_time.py --sweep [--shape qwen2.5-7b] [--copies 2]
 
 Without --model: random weights of the shape of Qwen2.5-0.5B, which is all that speed depends on. Floors: the bytes a step
 must move over the copy bandwidth measured here, and its operations over the rate of a large matrix product measured here.
+`--sweep` times only the matrix products, in tiles of other sizes, and says whether their bits are those of the first tile.
 """
 
 from __future__ import annotations
@@ -17,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from switch import SHAPES
 
-QWEN = {
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 32_768,
-}
+TILES = [
+    (columns, depth, warps, stages)
+    for columns in (64, 128, 256)
+    for depth in (64, 128)
+    for warps in (4, 8)
+    for stages in (3, 4, 6)
+]
+SHARED = 227 * 2**10
+"""Bytes of shared memory that one program may have on Hopper."""
 
 
 class Tokens:
@@ -114,8 +116,53 @@ def products(copies: int, slots: int, shapes: dict[str, tuple[int, int]]) -> lis
     return rows
 
 
-def engine_of(model: Path | None, copies: int, slots: int) -> Any:
-    from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+def sweep(copies: int, slots: int, shapes: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    """Each matrix product in every tile that fits, and batched by the library; the fastest first."""
+    from seedfold.engines import stacked_kernels as fused
+    from seedfold.engines import stacked_ops as plain
+
+    rows = []
+    for name, (width, depth) in shapes.items():
+        weight = torch.randn(copies, width, depth, device="cuda", dtype=torch.bfloat16)
+        x = torch.randn(copies * slots, depth, device="cuda", dtype=torch.bfloat16)
+        first = fused.product(x, weight)
+        moved = weight.nbytes + x.nbytes + first.nbytes
+        took = {"library": milliseconds(graphed(lambda x=x, weight=weight: plain.product(x, weight)))}
+        differ = []
+        for numbers in TILES:
+            tile = fused.Tile(*numbers)
+            if depth % tile.depth or tile.room(min(128, slots)) > SHARED:
+                continue
+            label = " ".join(map(str, tile))
+            took[label] = milliseconds(graphed(lambda x=x, weight=weight, tile=tile: fused.product(x, weight, tile)))
+            if not torch.equal(fused.product(x, weight, tile), first):
+                differ.append(label)
+        best = sorted(took, key=took.__getitem__)
+        rows.append({"product": name, "width": width, "depth": depth, "bytes": moved, "ms": took, "differ": differ})
+        now = " ".join(map(str, fused.Tile()))
+        print(f"  {name:8} ({width:6} x {depth:5})", end="")
+        for label in dict.fromkeys([*best[:5], now, "library"]):
+            print(f"   {label} {took[label]:.3f} ms {moved / took[label] / 1e6:,.0f} GB/s", end="")
+        print(f"   other bits: {', '.join(differ) or 'none'}", flush=True)
+        del weight, x, first
+    return rows
+
+
+def shapes_of(model: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """(width, depth) of the matrix products of a step, from the fields of a config."""
+    hidden, inner = model["hidden_size"], model["intermediate_size"]
+    heads, keys = model["num_attention_heads"], model["num_key_value_heads"]
+    return {
+        "qkv": (hidden // heads * (heads + 2 * keys), hidden),
+        "out": (hidden, hidden),
+        "gate_up": (2 * inner, hidden),
+        "down": (hidden, inner),
+        "head": (model["vocab_size"], hidden),
+    }
+
+
+def engine_of(model: Path | None, shape: str, copies: int, slots: int) -> Any:
+    from transformers import AutoModelForCausalLM, Qwen2Config
 
     from seedfold.engines.stacked import StackedEngine
 
@@ -123,7 +170,8 @@ def engine_of(model: Path | None, copies: int, slots: int) -> Any:
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     else:
         torch.manual_seed(0)
-        loaded = Qwen2ForCausalLM(Qwen2Config(**QWEN, dtype="bfloat16")).to(torch.bfloat16)
+        with torch.device("cuda"):
+            loaded = AutoModelForCausalLM.from_config(Qwen2Config(**SHAPES[shape]), dtype=torch.bfloat16)
     return StackedEngine(loaded.eval(), Tokens(), "model", copies=copies, slots=slots)
 
 
@@ -194,6 +242,8 @@ def breakdown(engine: Any) -> list[tuple[str, float, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--shape", default="qwen2.5-0.5b", choices=SHAPES)
+    parser.add_argument("--sweep", action="store_true", help="time only the matrix products, in tiles of other sizes")
     parser.add_argument("--copies", default="1,2,4,8")
     parser.add_argument("--slots", type=int, default=128)
     parser.add_argument("--context", type=int, default=230, help="tokens that each slot holds")
@@ -203,20 +253,22 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {datetime.date.today()}")
     print(f"device copy {floor[0] / 1e9:,.0f} GB/s, large product {floor[1] / 1e12:,.0f} TFLOP/s")
     counts = [int(count) for count in arguments.copies.split(",")]
-    shapes = {
-        "qkv": (1152, 896),
-        "out": (896, 896),
-        "gate_up": (9728, 896),
-        "down": (896, 4864),
-        "head": (151_936, 896),
-    }
+    shapes = shapes_of(SHAPES[arguments.shape])
     print(f"matrix products of {counts[-1]} copies, {arguments.slots} rows each, in graphs:")
     record: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "copy": floor[0], "product": floor[1]}
     with torch.inference_mode():
-        record["products"] = products(counts[-1], arguments.slots, shapes)
+        record["products"] = (sweep if arguments.sweep else products)(counts[-1], arguments.slots, shapes)
+    if not arguments.sweep:
+        whole(arguments, counts, floor, record)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1))
+
+
+def whole(arguments: argparse.Namespace, counts: list[int], floor: tuple[float, float], record: dict[str, Any]) -> None:
+    """Whole steps of the engine, into the record."""
     record["steps"] = []
     for copies in counts:
-        engine = engine_of(arguments.model, copies, arguments.slots)
+        engine = engine_of(arguments.model, arguments.shape, copies, arguments.slots)
         record["steps"].append(steps(engine, arguments.context, floor))
         if copies == counts[-1]:
             print("kernels of one step:")
@@ -226,11 +278,9 @@ def main() -> None:
     print(
         "one set of weights for the same answers: what low-rank noise, which shares the base's products, cannot beat:"
     )
-    engine = engine_of(arguments.model, 1, counts[-1] * arguments.slots)
+    engine = engine_of(arguments.model, arguments.shape, 1, counts[-1] * arguments.slots)
     record["shared"] = steps(engine, arguments.context, floor)
     record["shared_kernels"] = breakdown(engine)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":

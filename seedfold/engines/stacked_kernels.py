@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -16,15 +18,32 @@ _KEYS = 64
 _FEW_ROWS = 256
 
 
-def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+class Tile(NamedTuple):
+    """What a program of `product` computes: so many columns for all rows of a copy, so much of the depth at a time.
+
+    stages: steps of the depth that are being loaded at once.
+    """
+
+    columns: int = 64
+    depth: int = 64
+    warps: int = 4
+    stages: int = 4
+
+    def room(self, rows: int) -> int:
+        """Bytes of shared memory for so many rows of 2-byte numbers."""
+        return 2 * (rows + self.columns) * self.depth * self.stages
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, tile: Tile = Tile()) -> torch.Tensor:  # noqa: B008
     copies, width, depth = weight.shape
     rows = len(x) // copies
-    if rows > _FEW_ROWS or depth % 64:
+    if rows > _FEW_ROWS or depth % tile.depth:
         return plain.product(x, weight)
     out = torch.empty(len(x), width, dtype=x.dtype, device=x.device)
     block = min(128, max(16, triton.next_power_of_2(rows)))
-    grid = (triton.cdiv(width, 64), triton.cdiv(rows, block), copies)
-    _product[grid](x, weight, out, rows, width, depth, ROWS=block, COLUMNS=64, DEPTH=64, num_warps=4, num_stages=4)
+    grid = (triton.cdiv(width, tile.columns), triton.cdiv(rows, block), copies)
+    cut = {"ROWS": block, "COLUMNS": tile.columns, "DEPTH": tile.depth}
+    _product[grid](x, weight, out, rows, width, depth, **cut, num_warps=tile.warps, num_stages=tile.stages)
     return out
 
 

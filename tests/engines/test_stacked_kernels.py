@@ -32,6 +32,13 @@ def test_product(dtype, rows, width, depth):
     close(fused.product(x, weight) / depth**0.5, plain.product(x, weight) / depth**0.5, dtype)
 
 
+@pytest.mark.parametrize("tile", [fused.Tile(), fused.Tile(128, 64, 8, 3), fused.Tile(256, 128, 8, 2)])
+def test_a_product_is_the_same_in_other_tiles(tile):
+    """Bit for bit where each entry is added up along the depth in turn: so a tile is a matter of speed alone."""
+    x, weight = draw(COPIES * 17, 384, dtype=MATRICES[1]), draw(COPIES, 140, 384, dtype=MATRICES[1])
+    assert torch.equal(fused.product(x, weight, tile), fused.product(x, weight, fused.Tile(depth=tile.depth)))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("add", [False, True])
 def test_add_norm(dtype, add):
