@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from checkpoints import small_study, write_tiny
 
@@ -16,12 +17,32 @@ FOLDER = Path(__file__).parents[1] / "benchmarks" / "fold"
 
 @pytest.fixture
 def run() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fold_run", FOLDER / "run.py")
+    return script("run")
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"fold_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_odd_and_even_parts_are_told_from_each_other_and_from_chance() -> None:
+    """Of planted variances; and where there is nothing but chance, nothing is found in about half of the cases."""
+    parity, rng = script("parity"), np.random.default_rng(0)
+    examples = rng.normal(0, 0.1, 192)
+    odd, even = rng.normal(0, 0.04, (1000, 1)), rng.normal(0, 0.02, (1000, 1))
+    plus, minus = (examples + even + side + rng.normal(0, 0.4, (1000, 192)) for side in (odd, -odd))
+    found = parity.row(plus, minus)
+    wanted = {"odd": 0.0016, "even": 0.0004, "chance": 0.4**2 / 192}
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=0.15)
+    for name, value in (("odd share", 0.8), ("pairs", (28.3 / 40.3) ** 0.5)):
+        assert found[name][0] == pytest.approx(value, rel=0.05)
+        assert found[name][1] < value < found[name][2]
+    luck = [parity.spread(rng.normal(0, 0.4, (16, 50)))[0] for _ in range(200)]
+    assert 0.35 < np.mean(np.equal(luck, 0)) < 0.65
 
 
 def test_every_study_can_be_configured(run: ModuleType) -> None:
