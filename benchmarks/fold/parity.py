@@ -10,7 +10,12 @@ adds to one candidate's mean, all by a two-way analysis of variance. From them:
 odd share   v / (v + e): what comes of the linear fold's forecast, which takes all that is reliable for odd
 pairs       √((v + e + n) / (2v + n)): gain of a fold of N / 2 antithetic pairs over one of N independent seeds
 
-Intervals are percentiles of a bootstrap over candidates. DIR keeps the answers: the same command goes on.
+Then the linear fold itself, of the candidates as drawn and of the pairs, both ways along its direction, on select and
+gate: the odd and the even part of its effect and the whole, the gain, paired, with 95 % intervals, beside what is forecast
+of each (slope, curvature, forecast). A step of 1 is the size of the median candidate.
+
+Intervals of the first table are percentiles of a bootstrap over candidates. DIR keeps the answers: the same command goes
+on.
 """
 
 from __future__ import annotations
@@ -26,14 +31,17 @@ import numpy as np
 from seedfold import config as settings
 from seedfold.engines import opened
 from seedfold.evaluate import Evaluator
+from seedfold.fold import linear
+from seedfold.fold.base import Population
 from seedfold.journal import Journal
 from seedfold.progress import Progress
-from seedfold.recipe import Base
+from seedfold.recipe import Base, Recipe
 from seedfold.search.population import draw
 from seedfold.splits import deal
 from seedfold.study import base_recipe
 
 RESAMPLES = 2000
+STEPS = (0.25, 0.5, 1.0, 2.0)
 
 
 def main() -> None:
@@ -46,7 +54,7 @@ def main() -> None:
     config = settings.load(arguments.config, arguments.set)
     pairs, examples = config.search.candidates, config.splits.search
     config = replace(config, search=replace(config.search, candidates=2 * pairs, antithetic=True))
-    effects = measure(config, arguments.out)
+    effects, folds = measure(config, arguments.out)
     rows = []
     print(f"{pairs} candidates, {examples} examples; standard deviations in points of a mean over the examples")
     print(f"{'sigma':>8} {'seeds':>6} {'mean':>6} {'odd':>6} {'even':>6} {'chance':>7} {'odd share':>24} {'pairs':>22}")
@@ -58,23 +66,68 @@ def main() -> None:
             f"{sigma:>8} {len(place):>6} {100 * rows[-1]['mean']:>+6.1f} {sd['odd']:>6.2f} {sd['even']:>6.2f} "
             f"{sd['chance']:>7.2f} {told(rows[-1]['odd share']):>24} {told(rows[-1]['pairs']):>22}"
         )
+    print(
+        f"\n{'fold of':8} {'step':>5} {'slope':>6} {'odd':>21} {'curvature':>10} {'even':>21} {'forecast':>9} {'gain':>21}"
+    )
+    for line in folds:
+        print(
+            f"{line['fold']:8} {line['step']:>5} {100 * line['slope']:>+6.1f} {points(line['odd']):>21} "
+            f"{100 * line['curvature']:>+10.1f} {points(line['even']):>21} "
+            f"{100 * line['forecast']:>+9.1f} {points(line['gain']):>21}"
+        )
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        arguments.json.write_text(json.dumps({"candidates": rows, "folds": folds}, indent=1))
 
 
-def measure(config: settings.Config, folder: Path) -> np.ndarray:
-    """(pairs, 2, examples) effects, those of the candidates as drawn first."""
+def measure(config: settings.Config, folder: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """(pairs, 2, examples) effects, those of the candidates as drawn first; and a line for each fold and step."""
     dealt, progress = deal(config), Progress()
     with Journal.open(folder, config.binding()) as journal, opened(config.model, config.engine) as engine:
         evaluator = Evaluator(engine, dealt.task, journal, progress)
         named = Base(config.model.name, config.model.revision, engine.fingerprint)
         recipes = [base_recipe(config, engine), *draw(config.search, named, engine.dtype, {})]
-        progress.expect(len(recipes) * config.splits.search)
+        held_out = [*dealt.splits.select, *dealt.splits.gate]
+        progress.expect(len(recipes) * config.splits.search + (1 + 4 * len(STEPS)) * len(held_out))
         progress.enter("search")
-        lines = evaluator.greedy_many(recipes, dealt.splits.search)
+        rewards = graded(evaluator, recipes, dealt.splits.search)
+        whole = Population(tuple(recipe.terms for recipe in recipes[1:]), rewards[1:], rewards[0])
+        drawn = Population(whole.terms[::2], rewards[1::2], rewards[0])
+        progress.enter("folds")
+        folds = [
+            line
+            for name, population in (("as drawn", drawn), ("pairs", whole))
+            for line in along(name, population, evaluator, recipes[:2], held_out)
+        ]
         progress.close()
-    rewards = np.array([[line.reward for line in lines_of_one] for lines_of_one in lines])
-    return (rewards[1:] - rewards[0]).reshape(-1, 2, rewards.shape[1])
+    return (rewards[1:] - rewards[0]).reshape(-1, 2, rewards.shape[1]), folds
+
+
+def along(
+    name: str, population: Population, evaluator: Evaluator, known: list[Recipe], held_out: list[Any]
+) -> list[dict[str, Any]]:
+    """The population's linear fold at each step and its opposite. known: the base, and a candidate for its settings."""
+    base, candidate = known
+    sizes = [step * population.size for step in STEPS]
+    both = [population.combine(sign * population.slopes, size) for size in sizes for sign in (1, -1)]
+    rewards = graded(evaluator, [base, *(replace(candidate, terms=terms, source={}) for terms in both)], held_out)
+    effects = (rewards[1:] - rewards[0]).reshape(len(STEPS), 2, -1)
+    forecasts = [linear.forecast(population, size) for size in sizes]
+    return [
+        {"fold": name, "step": step, "slope": said.slope, "curvature": said.curvature, "forecast": said.gain}
+        | {"odd": interval((plus - minus) / 2), "even": interval((plus + minus) / 2), "gain": interval(plus)}
+        for step, said, (plus, minus) in zip(STEPS, forecasts, effects, strict=True)
+    ]
+
+
+def graded(evaluator: Evaluator, recipes: list[Recipe], examples: list[Any]) -> np.ndarray:
+    """(recipes, examples) rewards."""
+    return np.array([[row.reward for row in line] for line in evaluator.greedy_many(recipes, examples)])
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Mean and its 95 % interval, by the normal approximation: hundreds of examples."""
+    mean, half = float(values.mean()), 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5
+    return [mean, mean - half, mean + half]
 
 
 def row(plus: np.ndarray, minus: np.ndarray) -> dict[str, Any]:
@@ -110,6 +163,11 @@ def shares(v: float, e: float, n: float) -> tuple[float, float]:
     if v + e == 0:
         return float("nan"), float("nan")
     return v / (v + e), ((v + e + n) / (2 * v + n)) ** 0.5
+
+
+def points(values: list[float]) -> str:
+    mean, low, high = (100 * value for value in values)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def told(values: list[float]) -> str:

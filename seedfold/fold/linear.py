@@ -7,7 +7,9 @@ these scores has a greater expected gain (Cauchy–Schwarz); a fold with weights
 a softmax e^(βz) of normal scores β e^(−β²/2) of it, at most 0.61 (docs/fold.md).
 
 Forecast: a step of one perturbation's size gains √N · √r · sd(true effects), r the reliability, on top of the curvature,
-the population's mean effect.
+the population's mean effect. Steps that break answers break gained ones too: of the gain the share is kept that a step of
+that size keeps of the base's reward. Without that, forecasts at twice the size were wrong by an order
+(docs/RESEARCH_LOG.md, 2026-11-28).
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ class Forecast:
 
     slope: float  # what the scores promise, were effects linear
     curvature: float  # what a step of that size loses (or gains) in any direction
+    kept: float = 1.0  # share of the base's reward that a step of that size keeps, in any direction
 
     @property
     def gain(self) -> float:
-        return self.slope + self.curvature
+        return self.kept * self.slope + self.curvature
 
 
 def forecast(population: Population, size: float) -> Forecast:
@@ -41,11 +44,20 @@ def forecast(population: Population, size: float) -> Forecast:
     """
     scores, sizes = population.scores, population.sizes
     curvature = size**2 * float(scores.centre @ sizes**2 / (sizes**2 @ sizes**2))
+    kept = _kept(population, curvature)
     if not population.deviations.any():
-        return Forecast(0.0, curvature)
+        return Forecast(0.0, curvature, kept)
     c = population.slopes / sizes @ population.matrix
     implied = (population.matrix @ c) / sizes
-    return Forecast(size * float(c @ c) * float(np.linalg.norm(c)) / float(implied @ implied), curvature)
+    return Forecast(size * float(c @ c) * float(np.linalg.norm(c)) / float(implied @ implied), curvature, kept)
+
+
+def _kept(population: Population, curvature: float) -> float:
+    """1 where nothing is lost, or where rewards can be negative, so that a share of them means nothing."""
+    reward = float(population.base.mean())
+    if reward <= 0 or np.nanmin(population.rewards) < 0 or population.base.min() < 0:
+        return 1.0
+    return min(1.0, max(0.0, 1.0 + curvature / reward))
 
 
 def proposals(population: Population, settings: Linear) -> list[Proposal]:

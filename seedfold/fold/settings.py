@@ -49,7 +49,7 @@ class Race:
 @dataclass(frozen=True)
 class Linear:
     steps: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0, 4.0), "sizes of the update, in units of one (median) perturbation's", each(above_zero)
+        (0.25, 0.5, 1.0, 2.0, 4.0), "sizes of the update, in units of one (median) perturbation's", each(above_zero)
     )
 
 
@@ -62,7 +62,7 @@ class Corp:
         (0.0, 1.0), "softmax's inverse temperature, per standard deviation of the score", each(at_least(0))
     )
     steps: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0, 4.0), "sizes of the update, in units of one (median) perturbation's", each(above_zero)
+        (0.25, 0.5, 1.0, 2.0, 4.0), "sizes of the update, in units of one (median) perturbation's", each(above_zero)
     )
     weights: tuple[str, ...] = setting(
         ("signed", "positive"),

@@ -96,8 +96,8 @@ def test_the_grid_has_each_step_once_with_its_provenance() -> None:
     for proposal in found:
         assert norm(proposal.terms) == pytest.approx(proposal.settings["step"] * population.size)
         assert set(proposal.settings) == {"weights", "geometry", "q", "beta", "step"}
-    # 2 weights × 2 geometries × 3 q × 2 β × 4 steps, less the plain mean of everyone, which no reward made.
-    assert len(found) == 96 - 4
+    # 2 weights × 2 geometries × 3 q × 2 β × 5 steps, less the plain mean of everyone, which no reward made.
+    assert len(found) == 120 - 5
 
 
 def test_equal_scores_propose_nothing() -> None:

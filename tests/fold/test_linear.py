@@ -80,6 +80,22 @@ def test_the_forecast_is_what_the_fold_gains(count: int, sigma: tuple[float, ...
         assert np.mean(formula) == pytest.approx(np.mean(gained), rel=0.1)
 
 
+def test_what_a_step_breaks_it_does_not_gain() -> None:
+    """Right-or-wrong rewards with a base of a quarter, of which the candidates keep two thirds; of rewards below 0 there
+    is no share to speak of."""
+    rng = np.random.default_rng(0)
+    base = (np.arange(64) < 16).astype(float)
+    lost = base * (rng.random((40, 64)) < 2 / 3)
+    population = Population(tuple((term(seed, 1.0),) for seed in range(40)), lost, base)
+    told = [linear.forecast(population, size) for size in (0.5, 1.0, 3.0)]
+    mean = float((lost - base).mean())
+    assert [one.curvature for one in told] == pytest.approx([0.25 * mean, mean, 9 * mean])
+    assert [one.kept for one in told] == pytest.approx([1 + mean, 1 + 4 * mean, 0.0])
+    assert all(one.gain == one.kept * one.slope + one.curvature for one in told)
+    below = Population(population.terms, lost - 1, base - 1)
+    assert linear.forecast(below, 1.0).kept == 1.0
+
+
 def test_the_forecast_counts_antithetic_pairs_once() -> None:
     told, gained = [], []
     for seed in range(40):
