@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from seedfold import config, export, models
+from seedfold.engines import rows as row_blocks
 from seedfold.engines.attention import Masks, install
 from seedfold.engines.base import ALIGN, Answer, Decoding, Job, Prompt, in_turn
 from seedfold.engines.cache import aligned, batches, bucket, layer_count, new_cache, shared_prefix
@@ -56,6 +57,7 @@ class TransformersEngine:
         self.device = next(model.parameters()).device
         self.dtype = str(model.dtype).removeprefix("torch.")
         install(model)
+        row_blocks.fix(model)
         self.weights = Weights(model)
         self.recipe: Recipe | None = None
         self._whole = True
