@@ -149,8 +149,11 @@ def open_arm(arguments: argparse.Namespace) -> Any:
         return Published(arguments)
     if arm == "library":
         from seedfold.engines import stacked_kernels
+        from seedfold.engines.stacked import StackedEngine
 
         stacked_kernels._FEW_ROWS = 0
+        if not arguments.random:
+            return StackedEngine.open(model, replace(settings, name="stacked", copies=arguments.copies))
     if arguments.random:
         return open_random(arguments, model)
     if arm == "one":
@@ -161,10 +164,6 @@ def open_arm(arguments: argparse.Namespace) -> Any:
         return open_engine(model, replace(settings, name="vllm", count=arguments.engines))
     if arm == "stacked":
         return open_engine(model, replace(settings, name="stacked", copies=arguments.copies))
-    if arm == "library":
-        from seedfold.engines.stacked import StackedEngine
-
-        return StackedEngine.open(model, replace(settings, name="stacked", copies=arguments.copies))
     from seedfold.engines.transformers import TransformersEngine
 
     return TransformersEngine.open(model, replace(settings, batch=128 if arm == "reference" else 48))
