@@ -31,9 +31,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
+
+one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
+"""Permutations are thousands of small decompositions: threads gain nothing there, and where several studies share a machine
+of many cores they wait for each other twenty times as long as they work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class SplitHalf:
     share: float  # of those directions' energy (as combinations of candidates) that reproduces between example halves
 
 
+@one_thread
 def measure(
     effects: ArrayLike,
     groups: ArrayLike | None = None,
@@ -143,6 +150,7 @@ def _pair(
 # Covariance
 
 
+@one_thread
 def rank(
     effects: ArrayLike,
     groups: ArrayLike | None = None,
@@ -280,10 +288,16 @@ def _directions(values: Array, k: int) -> Array:
         return np.zeros((0, values.shape[1]))
     rows, columns = values.shape
     if columns <= rows:
-        return np.asarray(np.linalg.eigh(values.T @ values)[1][:, : -k - 1 : -1].T)
-    found = np.linalg.eigh(values @ values.T)[1][:, : -k - 1 : -1].T @ values
+        return _leading(values.T @ values, k)
+    found = _leading(values @ values.T, k) @ values
     # Rounding makes a null direction of no length; an orthonormal basis is what the callers rely on.
     return np.asarray(np.linalg.qr(found.T)[0].T)
+
+
+def _leading(gram: Array, k: int) -> Array:
+    """The k leading eigenvectors, as rows."""
+    last = len(gram) - 1
+    return np.asarray(eigh(gram, subset_by_index=(last - k + 1, last), check_finite=False)[1][:, ::-1].T)
 
 
 def _result(observed: float, null: Array, unit: float) -> Reproduction:

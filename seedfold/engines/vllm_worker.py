@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from seedfold.engines.held import Held
+from seedfold.engines.rows import in_blocks
 from seedfold.errors import UserError
 from seedfold.noise import Segment
 from seedfold.recipe import Recipe
@@ -31,7 +32,8 @@ def keep_plain_weights() -> None:
     """On CPUs vLLM packs linear weights into a form of its own as it loads them, and drops the originals.
 
     What is packed cannot be rebuilt in place. vLLM's own fallback for layers that it does not pack is a plain linear map;
-    here all layers take it. GPUs hold plain weights anyway.
+    here all layers take one, in blocks of rows: a step has as many rows as happen to be there, and the vendor's product
+    of another number of rows adds up in another order. GPUs hold plain weights anyway.
     """
     from vllm.model_executor.layers import utils
     from vllm.platforms import current_platform
@@ -42,7 +44,7 @@ def keep_plain_weights() -> None:
 
     def dispatch(layer: Any, remove_weight: bool) -> None:
         if layer.weight.ndim == 2:
-            layer.cpu_linear = torch.nn.functional.linear
+            layer.cpu_linear = in_blocks
         else:
             pack(layer, remove_weight)
 

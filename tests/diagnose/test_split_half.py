@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from seedfold.diagnose import split_half
 from seedfold.fold.base import Population
@@ -122,3 +123,20 @@ def test_weight_space_is_blind_between_populations_and_not_between_examples() ->
 def test_gaps_are_refused() -> None:
     with pytest.raises(ValueError, match="finite array of at least 4"):
         split_half.rank(np.full((10, 10), np.nan))
+
+
+def test_small_decompositions_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several studies on a machine of many cores would wait for each other's threads, not work."""
+    seen = []
+    effects = noise(np.random.default_rng(0), 16, 12)
+
+    def watched(*arguments: object) -> np.ndarray:
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return directions(*arguments)
+
+    directions = split_half._directions
+    monkeypatch.setattr(split_half, "_directions", watched)
+    with threadpool_limits(limits=2, user_api="blas"):
+        split_half.rank(effects, permutations=3)
+        split_half.measure(effects, permutations=3)
+    assert set(seen) == {1}

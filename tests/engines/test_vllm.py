@@ -289,6 +289,17 @@ def test_samples_do_not_depend_on_company(tiny):
     assert engine.recipe == recipe_for(engine, "one term")
 
 
+def test_scores_do_not_depend_on_company(tiny):
+    """What stands together in a step depends on what has arrived by then, so once is not enough."""
+    engine, _ = tiny
+    engine.become(None)
+    prompts = [Prompt(tuple(range(50, 53 + 3 * i)), str(i)) for i in range(19)]
+    tails = [prompt.tokens[:3] for prompt in prompts]
+    alone = [engine.logprobs([prompt], [tail])[0] for prompt, tail in zip(prompts, tails, strict=True)]
+    for _ in range(10):
+        assert engine.logprobs(prompts, tails) == alone
+
+
 def test_what_is_done_is_left_out(tiny):
     engine, _ = tiny
     engine.become(None)
