@@ -134,8 +134,10 @@ def sweep(copies: int, slots: int, shapes: dict[str, tuple[int, int]]) -> list[d
             if depth % tile.depth or tile.room(min(128, slots)) > SHARED:
                 continue
             label = " ".join(map(str, tile))
-            took[label] = milliseconds(graphed(lambda x=x, weight=weight, tile=tile: fused.product(x, weight, tile)))
-            if not torch.equal(fused.product(x, weight, tile), first):
+            took[label] = milliseconds(
+                graphed(lambda x=x, weight=weight, tile=tile: fused.product(x, weight, None, tile))
+            )
+            if not torch.equal(fused.product(x, weight, None, tile), first):
                 differ.append(label)
         best = sorted(took, key=took.__getitem__)
         rows.append({"product": name, "width": width, "depth": depth, "bytes": moved, "ms": took, "differ": differ})
@@ -189,6 +191,9 @@ def steps(engine: Any, context: int, floor: tuple[float, float]) -> dict[str, An
         state.seat([*range(first, first + engine.slots)], prompts, [0] * engine.slots, Decoding(400))
     state._forward()
     step = milliseconds(state._forward, repeats=8, inner=5)
+    state.active[engine.slots :].zero_()
+    one_busy = milliseconds(state._forward, repeats=8, inner=5)
+    state.active.fill_(1)
     recipes = [
         Recipe(Base("", "", engine.fingerprint), (Term("rademacher", seed, 1e-3),), dtype=engine.dtype)
         for seed in (1, 2)
@@ -207,6 +212,7 @@ def steps(engine: Any, context: int, floor: tuple[float, float]) -> dict[str, An
         "slots": engine.slots,
         "context": context,
         "step_ms": step,
+        "step_one_copy_busy_ms": one_busy,
         "bytes_floor_ms": read / copy_rate * 1e3,
         "operations_floor_ms": operations / product_rate * 1e3,
         "rebuild_ms": rebuild,
@@ -215,7 +221,8 @@ def steps(engine: Any, context: int, floor: tuple[float, float]) -> dict[str, An
     print(
         f"  {engine.copies} copies x {engine.slots} slots at {context} tokens: step {step:6.3f} ms "
         f"(bytes {line['bytes_floor_ms']:.3f}, operations {line['operations_floor_ms']:.3f}); "
-        f"{step / engine.copies:6.3f} ms per copy; rebuild {rebuild:.3f} ms; prefill of 128 x 128 {4 * prefill:.1f} ms",
+        f"{step / engine.copies:6.3f} ms per copy; with one copy busy {one_busy:.3f} ms; rebuild {rebuild:.3f} ms; "
+        f"prefill of 128 x 128 {4 * prefill:.1f} ms",
         flush=True,
     )
     return line

@@ -34,23 +34,44 @@ class Tile(NamedTuple):
         return 2 * (rows + self.columns) * self.depth * self.stages
 
 
-def product(x: torch.Tensor, weight: torch.Tensor, tile: Tile = Tile()) -> torch.Tensor:  # noqa: B008
+def product(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    busy: torch.Tensor | None = None,
+    tile: Tile = Tile(),  # noqa: B008
+) -> torch.Tensor:
     copies, width, depth = weight.shape
     rows = len(x) // copies
     if rows > _FEW_ROWS or depth % tile.depth:
-        return plain.product(x, weight)
+        return plain.product(x, weight, busy)
     out = torch.empty(len(x), width, dtype=x.dtype, device=x.device)
     block = min(128, max(16, triton.next_power_of_2(rows)))
     grid = (triton.cdiv(width, tile.columns), triton.cdiv(rows, block), copies)
-    cut = {"ROWS": block, "COLUMNS": tile.columns, "DEPTH": tile.depth}
-    _product[grid](x, weight, out, rows, width, depth, **cut, num_warps=tile.warps, num_stages=tile.stages)
+    cut = {"ROWS": block, "COLUMNS": tile.columns, "DEPTH": tile.depth, "SKIP": busy is not None}
+    skip = x if busy is None else busy
+    _product[grid](x, weight, skip, out, rows, width, depth, **cut, num_warps=tile.warps, num_stages=tile.stages)
     return out
 
 
 @triton.jit
-def _product(x, weight, out, rows, width, depth, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
+def _product(
+    x,
+    weight,
+    busy,
+    out,
+    rows,
+    width,
+    depth,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    SKIP: tl.constexpr,
+):
     """Every tile adds its products in the same order, whatever stands in the others; `depth` is a multiple of DEPTH."""
     copy = tl.program_id(2).to(tl.int64)
+    reach = depth
+    if SKIP:
+        reach = depth * tl.load(busy + copy)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     along = tl.arange(0, DEPTH)
@@ -58,7 +79,7 @@ def _product(x, weight, out, rows, width, depth, ROWS: tl.constexpr, COLUMNS: tl
     left = x + copy * rows * depth + row[:, None] * depth + along[None, :]
     right = weight + copy * width * depth + column[:, None] * depth + along[None, :]
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for _ in range(0, depth, DEPTH):
+    for _ in range(0, reach, DEPTH):
         a = tl.load(left, here, 0.0)
         b = tl.load(right, there, 0.0)
         total = tl.dot(a, tl.trans(b), total, input_precision="ieee")

@@ -123,16 +123,17 @@ class StackedModel:
                 that are not in use.
 
         Returns:
-            logits, (C * B, vocabulary), in the dtype of the weights.
+            logits, (C * B, vocabulary), in the dtype of the weights; of copies without a slot in use they mean nothing.
         """
         hidden = self.embedding.view(-1, self.embedding.shape[-1])[state.vocabulary + ids]
+        busy = lengths.view(self.copies, -1).amax(1).clamp_(max=1)  # copies with an answer in the making
         delta = None
         for layer, (keys, values) in zip(self.layers, state.layers(), strict=True):
-            query = self._queries(layer, hidden, delta, state, state.every, positions, keys, values)
+            query = self._queries(layer, hidden, delta, state, state.every, positions, keys, values, busy)
             seen = self._ops.attend(query, keys, values, lengths, self.scale)
-            delta = self._rest(layer, hidden, seen)
+            delta = self._rest(layer, hidden, seen, busy)
         normed = self._ops.add_norm(hidden, delta, self.norm, self.eps)
-        return self._ops.product(normed, self.head)
+        return self._ops.product(normed, self.head, busy)
 
     def prefill(self, copy: int, ids: torch.Tensor, state: Cache, slots: torch.Tensor, start: int) -> torch.Tensor:
         """Run texts through one copy, so that the cache holds them.
@@ -176,19 +177,23 @@ class StackedModel:
         positions: torch.Tensor,
         keys: torch.Tensor,
         values: torch.Tensor,
+        busy: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Add what the layer before gave, store this layer's keys and values, return its queries."""
         normed = self._ops.add_norm(hidden, delta, layer.norm, self.eps)
-        qkv = self._ops.product(normed, layer.qkv)
+        qkv = self._ops.product(normed, layer.qkv, busy)
         query: torch.Tensor = self._ops.rope_and_store(
             qkv, layer.bias, layer.heads_norm, self.eps, state.cos, state.sin, slots, positions, keys, values
         )
         return query
 
-    def _rest(self, layer: Layer, hidden: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def _rest(
+        self, layer: Layer, hidden: torch.Tensor, seen: torch.Tensor, busy: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What follows attention; the last product is not added yet."""
-        normed = self._ops.add_norm(hidden, self._ops.product(seen, layer.out), layer.mlp_norm, self.eps)
-        return self._ops.product(self._ops.silu_multiply(self._ops.product(normed, layer.gate_up)), layer.down)
+        normed = self._ops.add_norm(hidden, self._ops.product(seen, layer.out, busy), layer.mlp_norm, self.eps)
+        wide = self._ops.silu_multiply(self._ops.product(normed, layer.gate_up, busy))
+        return self._ops.product(wide, layer.down, busy)
 
 
 class Cache:

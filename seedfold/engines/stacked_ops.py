@@ -24,8 +24,12 @@ def ops(device: torch.device) -> ModuleType | Any:
     return sys.modules[__name__]
 
 
-def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Rows of each copy times its weight transposed: (C * n, k), (C, m, k) -> (C * n, m)."""
+def product(x: torch.Tensor, weight: torch.Tensor, busy: torch.Tensor | None = None) -> torch.Tensor:
+    """Rows of each copy times its weight transposed: (C * n, k), (C, m, k) -> (C * n, m).
+
+    Args:
+        busy: (C,) int32, 1 or 0: rows of copies that are not busy may be anything, so that their weights need not be read.
+    """
     copies, width, _ = weight.shape
     return torch.bmm(x.view(copies, -1, x.shape[-1]), weight.transpose(1, 2)).view(-1, width)
 

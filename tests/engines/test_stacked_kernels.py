@@ -36,7 +36,21 @@ def test_product(dtype, rows, width, depth):
 def test_a_product_is_the_same_in_other_tiles(tile):
     """Bit for bit where each entry is added up along the depth in turn: so a tile is a matter of speed alone."""
     x, weight = draw(COPIES * 17, 384, dtype=MATRICES[1]), draw(COPIES, 140, 384, dtype=MATRICES[1])
-    assert torch.equal(fused.product(x, weight, tile), fused.product(x, weight, fused.Tile(depth=tile.depth)))
+    assert torch.equal(
+        fused.product(x, weight, None, tile), fused.product(x, weight, None, fused.Tile(depth=tile.depth))
+    )
+
+
+@pytest.mark.parametrize("busy", [(1, 0), (0, 1), (0, 0), (1, 1)])
+def test_weights_of_copies_without_answers_are_not_read(busy):
+    x, weight = draw(COPIES * 17, 384, dtype=MATRICES[1]), draw(COPIES, 140, 384, dtype=MATRICES[1])
+    expected = fused.product(x, weight).view(COPIES, 17, 140)
+    for copy, wanted in enumerate(busy):
+        if not wanted:
+            weight[copy] = float("nan")
+            expected[copy] = 0
+    flags = torch.tensor(busy, dtype=torch.int32, device=DEVICE)
+    assert torch.equal(fused.product(x, weight, flags).view(COPIES, 17, 140), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
