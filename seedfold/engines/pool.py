@@ -213,15 +213,15 @@ class Pool(Members):
                 self._lock.notify_all()
 
     def _deal(self) -> None:
-        """Give everyone something to do, and something to do next. The last units wait for who is free first."""
+        """Give everyone something to do, and something to do next."""
         run, ready = self._run, self._ready()
         if run is None or run.error or self._broken:
             return
         for depth in (0, 1):
             for worker in ready:
-                if len(worker.assignments) == depth and len(run.queue) >= (len(ready) if depth else 1):
+                if size := run.share(worker, ready, depth):
                     self._wake(worker)
-                    worker.send(*run.assign(worker, len(ready), next(self._numbers)))
+                    worker.send(*run.assign(worker, size, next(self._numbers)))
 
     def _wake(self, worker: Worker) -> None:
         """It gets something to do: from now on its silence counts."""
@@ -244,6 +244,8 @@ class Pool(Members):
                 worker.heard(rest[1])
                 ended = run.hear(*rest)
                 self._loads.add(worker.number, worker.since, time.time(), int(ended))
+                if ended and worker.width > 1:
+                    self._deal()  # it takes more up as it goes
             elif kind == "finished":
                 if any(unit.wanted() for unit in worker.assignments.pop(rest[0])):
                     run.error = RuntimeError(f"{worker.name} left out answers that it was asked for")

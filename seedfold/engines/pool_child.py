@@ -11,12 +11,15 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
 from seedfold import __version__
-from seedfold.engines.base import Engine, Job, Prompt
+from seedfold.engines.base import Answer, Engine, Job, Prompt
 from seedfold.engines.pool_worker import cut
 from seedfold.errors import UserError
 from seedfold.recipe import Base, Recipe, Term
@@ -117,12 +120,49 @@ def checksum(engine: Any) -> str:
     return str(weights.checksum())
 
 
+@dataclass
+class Work:
+    """What the engine is at. units: (assignment, the pool's number) of each job; missing: answers that each still owes.
+    open: assignment -> units of it that are not done."""
+
+    run: int
+    units: list[tuple[int, int]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+    open: dict[int, int] = field(default_factory=dict)
+
+    def add(self, assignment: int, unit: int, job: Job) -> None:
+        owed = len(job.prompts) * len(job.decoding.samples) - len(job.done)
+        self.units.append((assignment, unit))
+        self.jobs.append(job)
+        self.missing.append(owed)
+        self.open[assignment] = self.open.get(assignment, 0) + (owed > 0)
+
+    def heard(self, place: int, answers: Sequence[Answer]) -> bool:
+        """Whether these answers to a job complete its assignment."""
+        done, assignment = self.jobs[place].done, self.units[place][0]
+        fresh = sum((answer.index, answer.sample) not in done for answer in answers)
+        self.missing[place] -= fresh
+        if fresh and self.missing[place] == 0:
+            self.open[assignment] -= 1
+            if self.open[assignment] == 0:
+                del self.open[assignment]
+                return True
+        return False
+
+
 class Child:
-    """The engine's side of the socket. A thread of its own reads, so that work is at hand when the last one is done."""
+    """The engine's side of the socket. A thread of its own reads, so that work is at hand when the last one is done.
+
+    An engine of several copies is given further work of the same run as its copies fall free: between two assignments none
+    of them waits for the others.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.held: deque[Any] = deque()  # read from the inbox while the engine was at work, and not for it
+        self.wide = False  # whether the engine has several copies
         self.stopped = -1  # work of this run and of those before it is no longer wanted
         self.run, self.lists = -1, dict[int, list[Prompt]]()
 
@@ -150,7 +190,8 @@ class Child:
         os._exit(1)
 
     def serve(self, engine: Engine) -> None:
-        while (message := self.inbox.get()) is not None:
+        self.wide = engine.sizes().get("copies", 1) > 1
+        while (message := self.held.popleft() if self.held else self.inbox.get()) is not None:
             kind, *rest = message
             if kind == "work":
                 self.work(engine, *rest)
@@ -161,19 +202,47 @@ class Child:
         """Do units, each (its number, recipe, number of its prompts' list, decoding, done). Prompts are kept for a run."""
         if run != self.run:
             self.run, self.lists = run, {}
-        self.lists.update(lists)
-        jobs = [Job(recipe, self.lists[key], decoding, done) for _, recipe, key, decoding, done in units]
+        work = Work(run)
+        jobs = self.jobs(work, number, lists, units)
         if run <= self.stopped:
             return
+        several: Any = engine
+        answered = several.run(jobs, lambda: self.further(work)) if self.wide else engine.run(jobs)
         try:
-            for place, answers in engine.run(jobs):
+            for place, answers in answered:
                 if run <= self.stopped:
                     return
-                self.send("answers", run, units[place][0], answers)
+                assignment, unit = work.units[place]
+                self.send("answers", run, unit, answers)
+                if work.heard(place, answers):
+                    self.send("finished", run, assignment)
         except UserError as error:
             self.send("barred", run, str(error))
             return
-        self.send("finished", run, number)
+        for assignment in work.open:
+            self.send("finished", run, assignment)
+
+    def jobs(self, work: Work, number: int, lists: dict[int, list[Prompt]], units: list[Any]) -> list[Job]:
+        """The jobs of an assignment, noted in the work."""
+        self.lists.update(lists)
+        jobs = [Job(recipe, self.lists[key], decoding, done) for _, recipe, key, decoding, done in units]
+        for (unit, *_), job in zip(units, jobs, strict=True):
+            work.add(number, unit, job)
+        return jobs
+
+    def further(self, work: Work) -> list[Job]:
+        """Jobs of the same run that have come meanwhile. What else has come waits until the work is done."""
+        jobs: list[Job] = []
+        while not self.held:
+            try:
+                message = self.inbox.get_nowait()
+            except queue.Empty:
+                break
+            if message is not None and message[:2] == ("work", work.run):
+                jobs += self.jobs(work, *message[2:])
+            else:
+                self.held.append(message)
+        return jobs
 
     def call(self, engine: Engine, number: int, method: str, arguments: Any, become: bool, recipe: Any) -> None:
         value: Any = None

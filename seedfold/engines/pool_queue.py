@@ -6,7 +6,6 @@ No processes and no threads in here; `pool.Pool` holds its lock meanwhile.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -89,12 +88,21 @@ class Run:
         self.waiting = 0
         self.error: Exception | None = None
 
-    def assign(self, holder: Holder, engines: int, number: int) -> tuple[Any, ...]:
-        """Give an engine, one of so many, the next units as assignment `number`; the message that tells it."""
-        size = 1
-        if holder.width > 1:  # it is busy only while it has several: all of them for one engine, else large parts first
-            size = len(self.queue) if engines == 1 else max(holder.width, math.ceil(len(self.queue) / (2 * engines)))
-        units = [self.queue.popleft() for _ in range(min(size, len(self.queue)))]
+    def share(self, holder: Holder, ready: Sequence[Holder], depth: int) -> int:
+        """Units to give an engine now, one of those that are ready: what it does at once, and at depth 1 as much again,
+        that it need not wait for. The last units are for whoever is free first."""
+        if holder.width == 1:
+            busy = len(holder.assignments)
+        elif len(ready) == 1:
+            return 0 if holder.assignments else len(self.queue)
+        else:
+            busy = sum(1 for units in holder.assignments.values() for unit in units if unit.wanted())
+        spare = len(self.queue) >= sum(other.width for other in ready) if depth else True
+        return min(len(self.queue), max(0, (depth + 1) * holder.width - busy)) if spare else 0
+
+    def assign(self, holder: Holder, size: int, number: int) -> tuple[Any, ...]:
+        """Give an engine the next units, so many, as assignment `number`; the message that tells it."""
+        units = [self.queue.popleft() for _ in range(size)]
         if holder.run != self.number:
             holder.run, holder.lists = self.number, set()
         needed = dict(self.lists[id(unit.job.prompts)] for unit in units)

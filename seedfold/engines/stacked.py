@@ -10,8 +10,9 @@ nothing is. So an answer depends on its recipe, its prompt and C and B, but not 
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -130,15 +131,16 @@ class StackedEngine:
         for _, answers in self.run([Job(self.recipe, prompts, decoding, frozenset(done))]):
             yield answers
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, list[Answer]]]:
-        manners = dict.fromkeys((job.decoding.temperature, job.decoding.top_p) for job in jobs)
-        for manner in manners:  # one after the other: all slots choose their tokens in the same way
-            chosen = [
-                (number, job)
-                for number, job in enumerate(jobs)
-                if (job.decoding.temperature, job.decoding.top_p) == manner
-            ]
-            yield from self._run(chosen)
+    def run(self, jobs: Sequence[Job], more: Callable[[], Sequence[Job]] = tuple) -> Iterator[tuple[int, list[Answer]]]:
+        """As `Engine.run`. more: asked for further jobs while copies have nothing to do; their numbers follow on."""
+        numbers, waiting = itertools.count(), deque[tuple[int, Job]]()
+
+        def wait(jobs: Sequence[Job]) -> None:
+            waiting.extend((number, job) for job, number in zip(jobs, numbers, strict=False))
+
+        wait(jobs)
+        while waiting:
+            yield from self._run(waiting, lambda: wait(more()))
 
     def logprobs(self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         check_pairs(prompts, continuations)
@@ -208,7 +210,13 @@ class StackedEngine:
 
     # One run: jobs to copies, prompts to slots, tokens to answers
 
-    def _run(self, jobs: Sequence[tuple[int, Job]]) -> Iterator[tuple[int, list[Answer]]]:
+    def _run(self, waiting: deque[tuple[int, Job]], refill: Callable[[], None]) -> Iterator[tuple[int, list[Answer]]]:
+        """Take from the waiting jobs those that choose their tokens as the first does, as all slots must, and do them.
+
+        refill: adds to those that wait. What fits in beside the others is taken in, too.
+        """
+        manner = _manner(waiting[0][1])
+        jobs = _taken(waiting, lambda job: _manner(job) == manner)
         units = deque(self._units(jobs))
         if not units:
             return
@@ -217,11 +225,20 @@ class StackedEngine:
         check_length(self, longest, limit)
         state = self._room(longest + limit, limit)
         state.manner = jobs[0][1].decoding
+
+        def fits(job: Job) -> bool:
+            positions = max((len(prompt.tokens) for prompt in job.prompts), default=0) + job.decoding.max_tokens
+            known = not self.positions or positions <= self.positions
+            return _manner(job) == manner and known and state.holds(positions, job.decoding.max_tokens)
+
         seats: list[_Unit | None] = [None] * self.copies
         free = [deque(range(copy * self.slots, (copy + 1) * self.slots)) for copy in range(self.copies)]
         chunk, pending = 0, None
         try:
             while True:
+                if not units:
+                    refill()
+                    units.extend(self._units(_taken(waiting, fits)))
                 for copy in range(self.copies):
                     unit = seats[copy]
                     if unit is not None and not unit.waiting and not unit.rows:
@@ -247,11 +264,11 @@ class StackedEngine:
             state.active.zero_()  # also when the caller wants no more
 
     def _units(self, jobs: Sequence[tuple[int, Job]]) -> Iterator[_Unit]:
-        """Jobs in parts, when there are fewer of them than copies."""
+        """Jobs of more answers than a copy has slots in parts, when there are fewer of them than copies."""
         parts = max(1, self.copies // max(1, len(jobs)))
         for number, job in jobs:
             wanted = [(i, s) for i in range(len(job.prompts)) for s in job.decoding.samples if (i, s) not in job.done]
-            size = max(PREFILL, -(-len(wanted) // parts))
+            size = max(self.slots, -(-len(wanted) // parts))
             for start in range(0, len(wanted), size):
                 yield _Unit(number, job, deque(wanted[start : start + size]))
 
@@ -329,11 +346,25 @@ class StackedEngine:
 
     def _room(self, positions: int, limit: int) -> State:
         """The state, with at least this many positions a slot and this many tokens an answer."""
-        needed = -(-(positions + BUCKET) // ROOM) * ROOM
-        if self._state is None or self._state.cache.room < needed or self._state.made.shape[1] < limit:
+        if self._state is None or not self._state.holds(positions, limit):
             self._state = None  # free before the larger one is taken
+            needed = -(-(positions + BUCKET) // ROOM) * ROOM
             self._state = State(self.model, self.slots, needed, max(limit, ROOM), sorted(self._ends) or [-1])
         return self._state
+
+
+def _manner(job: Job) -> tuple[float, float]:
+    """How its tokens are chosen."""
+    return job.decoding.temperature, job.decoding.top_p
+
+
+def _taken(waiting: deque[tuple[int, Job]], wanted: Callable[[Job], bool]) -> list[tuple[int, Job]]:
+    """Those that are wanted; the others wait on."""
+    taken = [(number, job) for number, job in waiting if wanted(job)]
+    rest = [(number, job) for number, job in waiting if not wanted(job)]
+    waiting.clear()
+    waiting.extend(rest)
+    return taken
 
 
 def _copies_that_fit(model: Any, slots: int, device: torch.device) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from seedfold.engines.base import Decoding, Prompt
+from seedfold.engines.cache import BUCKET
 from seedfold.engines.sampling import choose, draws
 from seedfold.engines.stacked_model import Cache, StackedModel
 from seedfold.engines.stacked_ops import ops
@@ -58,6 +59,10 @@ class State:
         self._recent = torch.arange(-STEPS, 0, device=model.device)
         self._graphs: dict[bool, tuple[Any, torch.Tensor]] = {}  # by whether answers are greedy
         self._logits: torch.Tensor | None = None
+
+    def holds(self, positions: int, limit: int) -> bool:
+        """Whether there is room for so many positions a slot and so many tokens an answer."""
+        return positions + BUCKET <= self.cache.room and limit <= self.made.shape[1]
 
     def seat(self, slots: list[int], prompts: list[Prompt], samples: list[int], decoding: Decoding) -> None:
         """Start answers: the slots' next step continues the last token of their prompts."""

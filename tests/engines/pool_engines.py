@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,9 +92,15 @@ class Fake:
         text = f"{self.seed()} {prompts[i].key} {sample}" + "x" * self.s.size
         return Answer(i, sample, text, len(prompts[i].tokens), min(5 + i, decoding.max_tokens), "stop")
 
-    def run(self, jobs: list[Any]) -> Iterator[tuple[int, list[Answer]]]:
-        self.note("run", len(jobs))
-        yield from in_turn(self, jobs)  # type: ignore[arg-type]
+    def run(self, jobs: list[Any], more: Callable[[], list[Any]] = list) -> Iterator[tuple[int, list[Answer]]]:
+        number = 0
+        while jobs:
+            self.note("run", len(jobs))
+            for job in jobs:
+                for _, answers in in_turn(self, [job]):  # type: ignore[arg-type]
+                    yield number, answers
+                number += 1
+            jobs = more()
 
     def logprobs(self, prompts: list[Prompt], continuations: list[list[int]]) -> list[list[float]]:
         return [[float(self.seed()) for _ in tail] for tail in continuations]

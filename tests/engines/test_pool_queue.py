@@ -43,21 +43,47 @@ def test_what_is_known_is_no_unit() -> None:
     assert run.left == 1
 
 
+def test_an_engine_has_what_it_does_at_once_and_as_much_again() -> None:
+    run, one, two = Run(0, jobs_of(4), 64), worker(), worker()
+    for number, (holder, depth) in enumerate([(one, 0), (two, 0), (one, 1), (two, 1)]):
+        size = run.share(holder, [one, two], depth)
+        assert size == (1 if number < 3 else 0), "the last units are for whoever is free first"
+        if size:
+            run.assign(holder, size, number)
+    assert run.share(one, [one, two], 0) == 0
+
+
+def test_an_engine_of_several_copies_is_given_more_as_they_fall_free() -> None:
+    run, one, two = Run(0, jobs_of(17), 64), worker(4), worker(4)
+    assert run.share(one, [one], 0) == 17, "alone it takes everything"
+    for number, (holder, depth) in enumerate([(one, 0), (two, 0), (one, 1)]):
+        assert run.share(holder, [one, two], depth) == 4
+        run.assign(holder, 4, number)
+    assert run.share(two, [one, two], 1) == 0, "five are left, eight would be at work at once"
+    for unit in run.units[:4]:
+        run.hear(unit.number, answers(unit))
+    assert run.share(one, [one, two], 0) == 0, "it has four more"
+    run.hear(run.units[8].number, answers(run.units[8]))
+    run.hear(run.units[9].number, answers(run.units[9], 3))
+    assert run.share(one, [one, two], 0) == 1
+    assert run.share(one, [one], 0) == 0
+
+
 def test_only_what_an_engine_was_at_is_held_against_it() -> None:
     run, one = Run(0, jobs_of(6), 64), worker()
     for number in range(2):
-        run.assign(one, 2, number)
+        run.assign(one, 1, number)
     first, second = run.units[:2]
     run.hear(first.number, answers(first, 4))
     assert not run.back(one, "it ended", retries=1)
     assert (len(first.accounts), len(second.accounts)) == (1, 0)
     assert list(run.queue)[:2] == [first, second]
-    _, _, _, _, told = run.assign(one, 2, 2)
+    _, _, _, _, told = run.assign(one, 1, 2)
     assert len(told[0][4]) == 4, "what has arrived is asked for again"
     assert run.back(one, "it ended again", retries=1) == [first]
     assert (run.left, run.aside, run.error) == (5, [first], None)
     wide = worker(3)
-    run.assign(wide, 1, 3)
+    run.assign(wide, len(run.queue), 3)
     run.hear(second.number, answers(second))
     run.back(wide, "it ended", retries=1)
     assert [len(unit.accounts) for unit in run.units] == [2, 0, 1, 1, 1, 0]
@@ -91,7 +117,7 @@ def silence(one: Worker, seconds: float, tokens: int) -> None:
 def test_the_bound_of_a_silence_is_learned() -> None:
     run, one, other = Run(0, [Job(None, PROMPTS, Decoding(100)), *jobs_of(1)], 64), worker(), worker()
     one.facts = {"switch": 2.0}
-    run.assign(one, 2, 0)
+    run.assign(one, 1, 0)
     assert one.bound(60.0, [one, other]) == FIRST
     silence(other, 3.0, 10)
     assert one.bound(60.0, [one, other]) == FACTOR * 30.0, "what another took for a tenth of the tokens"
@@ -101,7 +127,7 @@ def test_the_bound_of_a_silence_is_learned() -> None:
     assert one.bound(60.0, [one, other]) == FACTOR * 16.0, "short silences teach nothing"
     assert one.bound(1000.0, [one, other]) == 1000.0
     one.assignments.clear()
-    run.assign(one, 2, 1)  # 8 tokens and one term, which took two seconds when it was opened
+    run.assign(one, 1, 1)  # 8 tokens and one term, which took two seconds when it was opened
     assert one.bound(1.0, [one, other]) == FACTOR * (8.0 + 2.0)
     one.calls = 1
     assert one.bound(1.0, [one, other]) == FIRST

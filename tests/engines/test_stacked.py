@@ -132,6 +132,24 @@ def test_known_answers_are_left_out(recipe_on):
     assert answers(engine, []) == {}
 
 
+def test_further_jobs_are_taken_in_while_copies_are_free(recipe_on, monkeypatch):
+    """Those that choose their tokens in another way, or need more room, wait until the others are done."""
+    engine = stacked("llama")
+    jobs = jobs_on(recipe_on, engine, texts(4), Decoding(6), range(5))
+    sampled = jobs_on(recipe_on, engine, texts(4), Decoding(6, temperature=1.0), (7, 8))
+    long = jobs_on(recipe_on, engine, texts(4), Decoding(300), (9,))
+    expected = answers(stacked("llama"), [*jobs, *sampled, *long])
+    runs = []
+    monkeypatch.setattr(engine, "_run", lambda *given: runs.append(1) or StackedEngine._run(engine, *given))
+    coming = iter([[jobs[2]], [], [jobs[3], sampled[0]], [jobs[4]], [sampled[1], long[0]]])
+    found = {}
+    for number, batch in engine.run(jobs[:2], lambda: next(coming, [])):
+        found |= {(number, answer.index, answer.sample): answer for answer in batch}
+    place = {0: 0, 1: 1, 2: 2, 3: 3, 4: 5, 5: 4, 6: 6, 7: 7}  # the order in which they came
+    assert {(place[number], *rest): answer for (number, *rest), answer in found.items()} == expected
+    assert len(runs) == 3
+
+
 def test_a_caller_may_stop_listening(tiny, recipe_on):
     engine = stacked("llama")
     jobs = jobs_on(recipe_on, engine, texts(9), Decoding(20), range(4))
