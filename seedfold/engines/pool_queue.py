@@ -93,8 +93,6 @@ class Run:
         that it need not wait for. The last units are for whoever is free first."""
         if holder.width == 1:
             busy = len(holder.assignments)
-        elif len(ready) == 1:
-            return 0 if holder.assignments else len(self.queue)
         else:
             busy = sum(1 for units in holder.assignments.values() for unit in units if unit.wanted())
         spare = len(self.queue) >= sum(other.width for other in ready) if depth else True
