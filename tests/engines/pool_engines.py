@@ -130,6 +130,15 @@ def fake(model: Any, engine: Any) -> Fake:
     return Fake(model.name)
 
 
+def stacked(model: Any, engine: Any) -> Any:
+    """A real engine of two copies, on a CPU."""
+    from tiny_models import IdTokenizer, tiny_model
+
+    from seedfold.engines.stacked import StackedEngine
+
+    return StackedEngine(tiny_model("llama"), IdTokenizer(), "llama", "", 2, 4, "cpu")
+
+
 def refuses(model: Any, engine: Any) -> Fake:
     raise UserError("there is no such model")
 

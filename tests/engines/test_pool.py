@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from checkpoints import write_tiny
-from pool_engines import PROMPTS, Fake, jobs_of, recipe
+from pool_engines import PROMPTS, Fake, jobs_of, recipe, stacked
 
 from seedfold import config, engines
 from seedfold.engines import pool as module
@@ -162,6 +162,18 @@ def test_engines_that_do_many_at_once_get_many(pool: Opened, tmp_path: Path) -> 
         assert sizes[0] == 4, "what it does at once, at first"
         assert max(sizes) <= 8
     assert sum(int(line[1]) for lines in runs.values() for line in lines) == 30
+
+
+def test_stacked_engines_that_take_up_more_answer_as_one_does(pool: Opened) -> None:
+    alone, two = stacked(None, None), pool(2, opener="stacked")
+    base, prompts = Base("llama", "", alone.fingerprint), [Prompt(tuple(range(1, 4 + i)), str(i)) for i in range(6)]
+    jobs = [
+        Job(Recipe(base, (Term("rademacher", seed, 0.05),), dtype="float32"), prompts, Decoding(4 + seed % 5))
+        for seed in range(1, 13)
+    ]
+    found = collect(two.run(jobs))
+    assert len(found) == 12 * 6
+    assert found == collect(alone.run(jobs))
 
 
 def test_a_call_is_answered_between_the_units_of_an_engine_that_takes_up_more(pool: Opened) -> None:
