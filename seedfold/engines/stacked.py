@@ -217,7 +217,7 @@ class StackedEngine:
         """
         manner = _manner(waiting[0][1])
         jobs = _taken(waiting, lambda job: _manner(job) == manner)
-        units = deque(self._units(jobs))
+        units = deque(self._units(jobs, self.copies))
         if not units:
             return
         longest = max(len(prompt.tokens) for _, job in jobs for prompt in job.prompts)
@@ -238,7 +238,8 @@ class StackedEngine:
             while True:
                 if not units:
                     refill()
-                    units.extend(self._units(_taken(waiting, fits)))
+                    idle = sum(unit is None or not (unit.waiting or unit.rows) for unit in seats)
+                    units.extend(self._units(_taken(waiting, fits), idle))
                 for copy in range(self.copies):
                     unit = seats[copy]
                     if unit is not None and not unit.waiting and not unit.rows:
@@ -263,9 +264,9 @@ class StackedEngine:
         finally:
             state.active.zero_()  # also when the caller wants no more
 
-    def _units(self, jobs: Sequence[tuple[int, Job]]) -> Iterator[_Unit]:
-        """Jobs of more answers than a copy has slots in parts, when there are fewer of them than copies."""
-        parts = max(1, self.copies // max(1, len(jobs)))
+    def _units(self, jobs: Sequence[tuple[int, Job]], idle: int) -> Iterator[_Unit]:
+        """Jobs of more answers than a copy has slots in parts, when there are fewer of them than idle copies."""
+        parts = max(1, idle // max(1, len(jobs)))
         for number, job in jobs:
             wanted = [(i, s) for i in range(len(job.prompts)) for s in job.decoding.samples if (i, s) not in job.done]
             size = max(self.slots, -(-len(wanted) // parts))

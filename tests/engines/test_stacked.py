@@ -150,6 +150,19 @@ def test_further_jobs_are_taken_in_while_copies_are_free(recipe_on, monkeypatch)
     assert len(runs) == 3
 
 
+def test_large_jobs_are_shared_out_where_copies_would_be_idle(recipe_on):
+    engine = stacked("llama", copies=4, slots=5)
+    (job,) = jobs_on(recipe_on, engine, texts(18, 1), Decoding(2), (1,))
+
+    def parts(count, idle):
+        return [len(unit.waiting) for unit in engine._units([*enumerate([job] * count)], idle)]
+
+    assert parts(1, 4) == [5, 5, 5, 3]
+    assert parts(1, 2) == [9, 9]
+    assert parts(1, 0) == [18]
+    assert parts(3, 4) == [18, 18, 18]
+
+
 def test_a_caller_may_stop_listening(tiny, recipe_on):
     engine = stacked("llama")
     jobs = jobs_on(recipe_on, engine, texts(9), Decoding(20), range(4))
