@@ -453,7 +453,8 @@ def test_nothing_can_be_asked_of_a_closed_pool(pool: Opened) -> None:
 
 
 SCRIPT = f"""
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 sys.path.insert(0, {str(HERE)!r})
 from pool_engines import jobs_of
 from seedfold import config
