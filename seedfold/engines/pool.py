@@ -244,10 +244,12 @@ class Pool(Members):
                 worker.heard(rest[1])
                 ended = run.hear(*rest)
                 self._loads.add(worker.number, worker.since, time.time(), int(ended))
-                if ended and worker.width > 1:
-                    self._deal()  # it takes more up as it goes
+                if ended and worker.width > 1:  # it takes more up as it goes
+                    given = worker.assignments.items()
+                    worker.assignments = {of: units for of, units in given if any(unit.wanted() for unit in units)}
+                    self._deal()
             elif kind == "finished":
-                if any(unit.wanted() for unit in worker.assignments.pop(rest[0])):
+                if any(unit.wanted() for unit in worker.assignments.pop(rest[0], ())):
                     run.error = RuntimeError(f"{worker.name} left out answers that it was asked for")
                 self._deal()
             else:

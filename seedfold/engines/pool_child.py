@@ -12,14 +12,13 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
 from seedfold import __version__
-from seedfold.engines.base import Answer, Engine, Job, Prompt
+from seedfold.engines.base import Engine, Job, Prompt
 from seedfold.engines.pool_worker import cut
 from seedfold.errors import UserError
 from seedfold.recipe import Base, Recipe, Term
@@ -122,33 +121,11 @@ def checksum(engine: Any) -> str:
 
 @dataclass
 class Work:
-    """What the engine is at. units: (assignment, the pool's number) of each job; missing: answers that each still owes.
-    open: assignment -> units of it that are not done."""
+    """What the engine is at: the pool's number of each job, and of the assignments that they came in."""
 
     run: int
-    units: list[tuple[int, int]] = field(default_factory=list)
-    jobs: list[Job] = field(default_factory=list)
-    missing: list[int] = field(default_factory=list)
-    open: dict[int, int] = field(default_factory=dict)
-
-    def add(self, assignment: int, unit: int, job: Job) -> None:
-        owed = len(job.prompts) * len(job.decoding.samples) - len(job.done)
-        self.units.append((assignment, unit))
-        self.jobs.append(job)
-        self.missing.append(owed)
-        self.open[assignment] = self.open.get(assignment, 0) + (owed > 0)
-
-    def heard(self, place: int, answers: Sequence[Answer]) -> bool:
-        """Whether these answers to a job complete its assignment."""
-        done, assignment = self.jobs[place].done, self.units[place][0]
-        fresh = sum((answer.index, answer.sample) not in done for answer in answers)
-        self.missing[place] -= fresh
-        if fresh and self.missing[place] == 0:
-            self.open[assignment] -= 1
-            if self.open[assignment] == 0:
-                del self.open[assignment]
-                return True
-        return False
+    units: list[int] = field(default_factory=list)
+    assignments: list[int] = field(default_factory=list)
 
 
 class Child:
@@ -212,23 +189,19 @@ class Child:
             for place, answers in answered:
                 if run <= self.stopped:
                     return
-                assignment, unit = work.units[place]
-                self.send("answers", run, unit, answers)
-                if work.heard(place, answers):
-                    self.send("finished", run, assignment)
+                self.send("answers", run, work.units[place], answers)
         except UserError as error:
             self.send("barred", run, str(error))
             return
-        for assignment in work.open:
+        for assignment in work.assignments:
             self.send("finished", run, assignment)
 
     def jobs(self, work: Work, number: int, lists: dict[int, list[Prompt]], units: list[Any]) -> list[Job]:
         """The jobs of an assignment, noted in the work."""
         self.lists.update(lists)
-        jobs = [Job(recipe, self.lists[key], decoding, done) for _, recipe, key, decoding, done in units]
-        for (unit, *_), job in zip(units, jobs, strict=True):
-            work.add(number, unit, job)
-        return jobs
+        work.assignments.append(number)
+        work.units += [unit for unit, *_ in units]
+        return [Job(recipe, self.lists[key], decoding, done) for _, recipe, key, decoding, done in units]
 
     def further(self, work: Work) -> list[Job]:
         """Jobs of the same run that have come meanwhile. What else has come waits until the work is done."""

@@ -91,10 +91,7 @@ class Run:
     def share(self, holder: Holder, ready: Sequence[Holder], depth: int) -> int:
         """Units to give an engine now, one of those that are ready: what it does at once, and at depth 1 as much again,
         that it need not wait for. The last units are for whoever is free first."""
-        if holder.width == 1:
-            busy = len(holder.assignments)
-        else:
-            busy = sum(1 for units in holder.assignments.values() for unit in units if unit.wanted())
+        busy = sum(1 for units in holder.assignments.values() for unit in units if unit.wanted())
         spare = len(self.queue) >= sum(other.width for other in ready) if depth else True
         return min(len(self.queue), max(0, (depth + 1) * holder.width - busy)) if spare else 0
 

@@ -220,30 +220,27 @@ class StackedEngine:
         units = deque(self._units(jobs, self.copies))
         if not units:
             return
-        longest = max(len(prompt.tokens) for _, job in jobs for prompt in job.prompts)
-        limit = max(job.decoding.max_tokens for _, job in jobs)
+        longest, limit = _needs([job for _, job in jobs])
         check_length(self, longest, limit)
         state = self._room(longest + limit, limit)
         state.manner = jobs[0][1].decoding
 
         def fits(job: Job) -> bool:
-            positions = max((len(prompt.tokens) for prompt in job.prompts), default=0) + job.decoding.max_tokens
-            known = not self.positions or positions <= self.positions
-            return _manner(job) == manner and known and state.holds(positions, job.decoding.max_tokens)
+            longest, limit = _needs([job])
+            known = not self.positions or longest + limit <= self.positions
+            return _manner(job) == manner and known and state.holds(longest + limit, limit)
 
         seats: list[_Unit | None] = [None] * self.copies
         free = [deque(range(copy * self.slots, (copy + 1) * self.slots)) for copy in range(self.copies)]
         chunk, pending = 0, None
         try:
             while True:
+                seats = [unit if unit and (unit.waiting or unit.rows) else None for unit in seats]
                 if not units:
                     refill()
-                    idle = sum(unit is None or not (unit.waiting or unit.rows) for unit in seats)
-                    units.extend(self._units(_taken(waiting, fits), idle))
+                    units.extend(self._units(_taken(waiting, fits), seats.count(None)))
                 for copy in range(self.copies):
                     unit = seats[copy]
-                    if unit is not None and not unit.waiting and not unit.rows:
-                        unit = seats[copy] = None
                     if unit is None and units:
                         unit = seats[copy] = units.popleft()
                         self.model.weights[copy].become(unit.job.recipe)
@@ -357,6 +354,12 @@ class StackedEngine:
 def _manner(job: Job) -> tuple[float, float]:
     """How its tokens are chosen."""
     return job.decoding.temperature, job.decoding.top_p
+
+
+def _needs(jobs: Sequence[Job]) -> tuple[int, int]:
+    """(tokens of the longest prompt, most tokens of an answer)."""
+    longest = max((len(prompt.tokens) for job in jobs for prompt in job.prompts), default=0)
+    return longest, max(job.decoding.max_tokens for job in jobs)
 
 
 def _taken(waiting: deque[tuple[int, Job]], wanted: Callable[[Job], bool]) -> list[tuple[int, Job]]:
