@@ -9,12 +9,12 @@ published   vLLM without CUDA graphs; two passes of torch.randn over the weights
 one         vLLM with CUDA graphs, one engine, weights rebuilt by the fused kernel; a barrier per seed
 several     the same, `--engines` engines on the GPU, grading beside them
 stacked     the stacked engine: `--copies` recipes in one pass, grading beside it
-library     the same with the vendor's batched matrix products in place of our kernel
+kernel      the same with our own matrix products alone, which the engine keeps for steps with idle copies
 reference   the transformers engine, one recipe at a time, for the accuracy
 reference-2 the same with another batch size: how much the accuracy of the same weights moves by arithmetic alone
 
 `--random qwen2.5-7b` takes random weights of that shape, with the tokenizer of `--model`: answers then run to the limit,
-and their accuracy means nothing. For the arms published, one, stacked and library.
+and their accuracy means nothing. For the arms published, one, stacked and kernel.
 
 """
 
@@ -147,11 +147,11 @@ def open_arm(arguments: argparse.Namespace) -> Any:
         timed()
     if arm == "published":
         return Published(arguments)
-    if arm == "library":
+    if arm == "kernel":
         from seedfold.engines import stacked_kernels
         from seedfold.engines.stacked import StackedEngine
 
-        stacked_kernels._FEW_ROWS = 0
+        stacked_kernels.vendor_agrees = lambda x, weight: False
         if not arguments.random:
             return StackedEngine.open(model, replace(settings, name="stacked", copies=arguments.copies))
     if arguments.random:
@@ -196,7 +196,7 @@ def shaped(model: Path, shape: str) -> Path:
 
 
 def open_random(arguments: argparse.Namespace, model: Any) -> Any:
-    """The arms one, stacked and library on random weights."""
+    """The arms one, stacked and kernel on random weights."""
     if arguments.arm == "one":
         from seedfold.engines.vllm import VllmEngine
 

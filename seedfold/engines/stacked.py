@@ -247,7 +247,8 @@ class StackedEngine:
                         self._share(unit, copy, state)
                     if unit is not None:
                         self._fill(unit, copy, free[copy], chunk, state)
-                looked = state.advance(STEPS) if any(unit is not None and unit.rows for unit in seats) else None
+                busy = sum(1 for unit in seats if unit is not None and unit.rows)
+                looked = state.advance(STEPS, busy) if busy else None
                 if pending is not None:  # the chunk before this one: the GPU is at work meanwhile
                     for copy, unit in enumerate(seats):
                         if unit is not None:

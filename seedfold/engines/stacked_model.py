@@ -115,18 +115,21 @@ class StackedModel:
         cos, sin = self._rotary.to("cpu")(torch.zeros(1, dtype=self.dtype), at)
         return cos[0].to(self.device).contiguous(), sin[0].to(self.device).contiguous()
 
-    def decode(self, ids: torch.Tensor, state: Cache, positions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def decode(
+        self, ids: torch.Tensor, state: Cache, positions: torch.Tensor, lengths: torch.Tensor, whole: bool = True
+    ) -> torch.Tensor:
         """One token for every slot of every copy.
 
         Args:
             ids, positions, lengths: (C * B,) int32: the tokens, their positions, how many positions they see, 0 for slots
                 that are not in use.
+            whole: compute all copies, those without a slot in use too.
 
         Returns:
             logits, (C * B, vocabulary), in the dtype of the weights; of copies without a slot in use they mean nothing.
         """
         hidden = self.embedding.view(-1, self.embedding.shape[-1])[state.vocabulary + ids]
-        busy = lengths.view(self.copies, -1).amax(1).clamp_(max=1)  # copies with an answer in the making
+        busy = None if whole else lengths.view(self.copies, -1).amax(1).clamp_(max=1)
         delta = None
         for layer, (keys, values) in zip(self.layers, state.layers(), strict=True):
             query = self._queries(layer, hidden, delta, state, state.every, positions, keys, values, busy)

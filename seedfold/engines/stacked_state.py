@@ -17,6 +17,9 @@ from seedfold.errors import UserError
 STEPS = 4
 """Decode steps between two looks at what was made. The looks are a step behind, so that the GPU never waits for them."""
 
+MOST = 0.8
+"""Share of busy copies from which a step computes all of them, by the faster products (`benchmarks/step_time.py`)."""
+
 
 @dataclass
 class Look:
@@ -57,7 +60,9 @@ class State:
         self.ends = torch.tensor(ends, device=model.device)
         self.manner = Decoding(1)
         self._recent = torch.arange(-STEPS, 0, device=model.device)
-        self._graphs: dict[bool, tuple[Any, torch.Tensor]] = {}  # by whether answers are greedy
+        self.whole = True  # whether steps compute all copies, the idle ones too
+        self._graphs: dict[tuple[bool, bool], tuple[Any, torch.Tensor | None]] = {}  # by (greedy, whole)
+        self._pool: Any = None  # memory that the graphs share: one runs at a time
         self._logits: torch.Tensor | None = None
 
     def holds(self, positions: int, limit: int) -> bool:
@@ -87,8 +92,9 @@ class State:
                 drawn = torch.from_numpy(draws(prompt.key, sample, decoding.max_tokens))
                 self.draws[slot, : decoding.max_tokens] = drawn.to(device)
 
-    def advance(self, steps: int) -> Look:
-        """Take decode steps and, when they are done, a look; returns at once."""
+    def advance(self, steps: int, busy: int) -> Look:
+        """Take decode steps and, when they are done, a look; returns at once. busy: copies with answers in the making."""
+        self.whole = busy >= MOST * self.model.copies
         for _ in range(steps):
             self._forward()
             if self.manner.temperature:
@@ -107,14 +113,14 @@ class State:
         if self.active.device.type != "cuda":
             self._step()
             return
-        greedy = not self.manner.temperature
-        if greedy not in self._graphs:
-            self._graphs[greedy] = self._capture()
-        graph, self._logits = self._graphs[greedy]
+        key = (not self.manner.temperature, self.whole)
+        if key not in self._graphs:
+            self._graphs[key] = self._capture()
+        graph, self._logits = self._graphs[key]
         graph.replay()
 
-    def _capture(self) -> tuple[Any, torch.Tensor]:
-        """The step as a graph, and where it leaves its logits. The state is as before."""
+    def _capture(self) -> tuple[Any, torch.Tensor | None]:
+        """The step as a graph, and where it leaves the logits that are to be drawn from. The state is as before."""
         state = (self.active, self.ids, self.positions, self.counts)
         before = [x.clone() for x in state]
         side = torch.cuda.Stream()
@@ -124,18 +130,19 @@ class State:
                 self._step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._pool):
             self._step()
+        self._pool = graph.pool()
         for target, values in zip(state, before, strict=True):
             target.copy_(values)
-        assert self._logits is not None
         return graph, self._logits
 
     def _step(self) -> None:
         lengths = (self.positions + 1) * self.active
-        self._logits = self.model.decode(self.ids, self.cache, self.positions, lengths)
+        logits = self.model.decode(self.ids, self.cache, self.positions, lengths, self.whole)
+        self._logits = logits if self.manner.temperature else None
         if not self.manner.temperature:
-            self._take(self._logits.argmax(-1))
+            self._take(logits.argmax(-1))
 
     def _sample(self) -> None:
         """Choose by the slots' own random numbers; copy by copy, for the sums take much memory."""

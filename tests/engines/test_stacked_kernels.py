@@ -37,20 +37,41 @@ def test_a_product_is_the_same_in_other_tiles(tile):
     """Bit for bit where each entry is added up along the depth in turn: so a tile is a matter of speed alone."""
     x, weight = draw(COPIES * 17, 384, dtype=MATRICES[1]), draw(COPIES, 140, 384, dtype=MATRICES[1])
     assert torch.equal(
-        fused.product(x, weight, None, tile), fused.product(x, weight, None, fused.Tile(depth=tile.depth))
+        fused.own_product(x, weight, None, tile), fused.own_product(x, weight, None, fused.Tile(depth=tile.depth))
     )
+
+
+@pytest.mark.parametrize("gap", [0, 1e-3])
+def test_the_vendors_product_is_taken_where_it_has_our_bits(monkeypatch, gap):
+    x, weight = draw(COPIES * 17, 384, dtype=MATRICES[1]), draw(COPIES, 140, 384, dtype=MATRICES[1])
+    asked = []
+
+    def vendor(x, weight):
+        asked.append(x)
+        return fused.own_product(x, weight) + gap
+
+    monkeypatch.setattr(fused, "_agreed", {})
+    monkeypatch.setattr(fused.plain, "product", vendor)
+    ours = fused.own_product(x, weight)
+    for _ in range(2):
+        assert torch.equal(fused.product(x, weight), ours)
+    assert len(asked) == (1 if gap else 3)  # the first time to compare
+    everybody = torch.ones(COPIES, dtype=torch.int32, device=DEVICE)
+    assert torch.equal(fused.product(x, weight, everybody), ours)
+    fused.product(x[:17], weight[:1])  # of one copy: as in prefills, where the number of rows varies
+    assert len(asked) == (1 if gap else 3)
 
 
 @pytest.mark.parametrize("busy", [(1, 0), (0, 1), (0, 0), (1, 1)])
 def test_weights_of_copies_without_answers_are_not_read(busy):
     x, weight = draw(COPIES * 17, 384, dtype=MATRICES[1]), draw(COPIES, 140, 384, dtype=MATRICES[1])
-    expected = fused.product(x, weight).view(COPIES, 17, 140)
+    expected = fused.own_product(x, weight).view(COPIES, 17, 140)
     for copy, wanted in enumerate(busy):
         if not wanted:
             weight[copy] = float("nan")
             expected[copy] = 0
     flags = torch.tensor(busy, dtype=torch.int32, device=DEVICE)
-    assert torch.equal(fused.product(x, weight, flags).view(COPIES, 17, 140), expected)
+    assert torch.equal(fused.own_product(x, weight, flags).view(COPIES, 17, 140), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
