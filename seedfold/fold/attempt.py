@@ -1,4 +1,4 @@
-"""One proposed update: race on select, then meet the gate.
+"""Proposed updates: they race on select, and what won meets the gate, at once or several together.
 
 Operators are pure functions; the one contact with a model is the bench's callback. `search` makes proposals, `select`
 chooses among them, `gate` decides, and `test` is not touched here.
@@ -38,7 +38,7 @@ class Attempt:
     """One proposed update from the race to the verdict."""
 
     proposal: Proposal | None  # None: the operator had none
-    verdict: gate.Verdict | None  # None: it did not come to the gate
+    verdict: gate.Verdict | None  # None: it did not come to the gate, or not yet and by itself
     raced: Raced | None = None
 
     @property
@@ -87,22 +87,71 @@ def race(bench: Bench, centre: Step, proposals: Sequence[Proposal], settings: Ra
 
 
 def cost(bench: Bench, entrants: int, settings: Race) -> int:
-    """Evaluations that `attempt` spends at most, the incumbent's answers included."""
+    """Evaluations that an update spends at most, the incumbent's answers included."""
     rounds = racing.schedule(entrants, bench.sizes["select"], settings.block, settings.keep, FINALISTS)
     return racing.evaluations(rounds) + bench.sizes["select"] + 2 * bench.sizes["gate"]
 
 
-def attempt(
-    bench: Bench, centre: Step, proposals: Sequence[Proposal], history: Sequence[bool], racing: Race, gating: Gate
-) -> Attempt:
-    """Race the proposals and let the winner meet the gate; one that lost on select is not worth a test of the gate."""
-    if not proposals:
-        return Attempt(None, None)
-    raced = race(bench, centre, proposals, racing)
-    if raced.gain <= 0:
-        return Attempt(raced.winner, None, raced)
-    new = bench.rewards([add(centre, raced.winner.terms)], "gate")[0]
-    return Attempt(raced.winner, gate.meet(new, bench.incumbent(centre, "gate"), history, gating, bench.graded), raced)
+class Walk:
+    """A fold's way from the pretrained base, update by update.
+
+    `centre` is where the next update starts, `committed` where the last update stands that passed the gate. They are the
+    same while every update meets the gate (`every` = 1). Else the walk goes on from what select likes, and the gate judges
+    several updates together against what was committed before them: all of them stay, or none. To the gate that is one
+    proposal, fixed before its examples were seen, like any other.
+    """
+
+    def __init__(self, bench: Bench, racing: Race, gating: Gate, every: int = 1) -> None:
+        """every: updates between tests of the gate; 0: only `end` tests."""
+        self.bench, self.racing, self.gating, self.every = bench, racing, gating, every
+        self.centre: Step = ()
+        self.committed: Step = ()
+        self.attempts: list[Attempt] = []
+        self._waiting = 0
+
+    @property
+    def history(self) -> tuple[bool, ...]:
+        """The gate's verdicts so far."""
+        return tuple(attempt.committed for attempt in self.attempts if attempt.verdict is not None)
+
+    @property
+    def open(self) -> bool:
+        """Whether the gate may be met again."""
+        return len(self.history) < self.gating.proposals
+
+    def update(self, proposals: Sequence[Proposal]) -> bool:
+        """Race the proposals and go on from the winner; whether the centre moved, and was not sent back by the gate.
+
+        A winner that select does not prefer to the centre is not worth a test of the gate.
+        """
+        if not proposals:
+            self.attempts.append(Attempt(None, None))
+            return False
+        raced = race(self.bench, self.centre, proposals, self.racing)
+        if raced.gain <= 0:
+            self.attempts.append(Attempt(raced.winner, None, raced))
+            return False
+        self.centre = add(self.centre, raced.winner.terms)
+        self._waiting += 1
+        verdict = self._met() if self._waiting == self.every else None
+        self.attempts.append(Attempt(raced.winner, verdict, raced))
+        return verdict is None or verdict.committed
+
+    def end(self) -> None:
+        """Let the updates that have not met the gate meet it."""
+        if self._waiting:
+            back = tuple(term._replace(scale=-term.scale) for term in self.committed)
+            proposal = Proposal(add(self.centre, back), "walk", {"updates": self._waiting})
+            self.attempts.append(Attempt(proposal, self._met()))
+
+    def _met(self) -> gate.Verdict:
+        new = self.bench.rewards([self.centre], "gate")[0]
+        old = self.bench.incumbent(self.committed, "gate")
+        verdict = gate.meet(new, old, self.history, self.gating, self.bench.graded)
+        if verdict.committed:
+            self.committed = self.centre
+        self.centre, self._waiting = self.committed, 0
+        return verdict
 
 
 def _means(rewards: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Local rounds: sample around the new centre along what reproduced, fold, and meet the gate again.
+"""Local rounds: sample around the new centre along what reproduced, fold, and go on.
 
 A candidate is σ · (√λ · ε + √(1 − λ) · Σⱼ √κⱼ zⱼ bⱼ): fresh noise, and r directions bⱼ of the rewarded population with
 energies κⱼ that sum to 1, so that both parts have the same energy in expectation and λ is the isotropic share. In terms of
@@ -11,13 +11,12 @@ halves of the population, and the share of their energy that does not between ha
 along them is noise anyway.
 
 λ moves half-way to floor + (1 − floor) · (share of candidates that do not improve), from ½ at the start: the less the
-directions help, the more isotropic. σ grows after a commit and shrinks after a rejection.
+directions help, the more isotropic. σ grows after an update and shrinks after a rejection.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +24,9 @@ import numpy as np
 
 from seedfold.diagnose import split_half
 from seedfold.diagnose.density import above_margin
-from seedfold.fold.attempt import Attempt, Folded, Operator, attempt, cost
-from seedfold.fold.base import Array, Bench, Population, Step, add, scaled, step_of
-from seedfold.fold.settings import Gate, Local, Race
+from seedfold.fold.attempt import Operator, Walk, cost
+from seedfold.fold.base import Array, Population, Step, add, scaled, step_of
+from seedfold.fold.settings import Local
 from seedfold.recipe import Term
 from seedfold.search.population import seed
 
@@ -42,32 +41,21 @@ class Shape:
     floor: float
 
 
-def rounds(
-    bench: Bench,
-    centre: Step,
-    population: Population,
-    operator: Operator,
-    settings: Local,
-    racing: Race,
-    gating: Gate,
-    history: Sequence[bool] = (),
-) -> Folded:
-    """Rounds until patience, the number of rounds, the gate's proposals or the budget end.
+def rounds(walk: Walk, population: Population, operator: Operator, settings: Local) -> tuple[dict[str, Any], ...]:
+    """Rounds until patience, the number of rounds, the gate's proposals or the budget end; a record of each.
 
     Args:
-        centre: the incumbent, a step from the pretrained base.
+        walk: where the fold stands; it is moved.
         population: the last one that was scored, which shapes the first round; its steps are from its own incumbent.
-        history: the gate's verdicts so far.
     """
+    bench = walk.bench
     before = bench.spent
     sigma = settings.sigma or population.size
     lam = improving = 0.5
-    attempts: list[Attempt] = []
     details: list[dict[str, Any]] = []
-    said = list(history)
     rejected = 0
     for number in range(settings.rounds):
-        if rejected >= settings.patience or len(said) >= gating.proposals:
+        if rejected >= settings.patience or not walk.open:
             break
         scoring = (settings.candidates + 1) * bench.sizes["search"]
         if settings.budget and bench.spent - before + scoring > settings.budget:
@@ -75,14 +63,13 @@ def rounds(
         form = shape(population, settings)
         lam = (max(lam, form.floor) + form.floor + (1 - form.floor) * (1 - improving)) / 2
         steps = sample(form, sigma, lam, settings, number)
-        base = bench.incumbent(centre, "search")
-        population = Population(tuple(steps), bench.rewards([add(centre, step) for step in steps], "search"), base)
+        base = bench.incumbent(walk.centre, "search")
+        population = Population(tuple(steps), bench.rewards([add(walk.centre, step) for step in steps], "search"), base)
         improving = float(above_margin(population.scores.prior_mean, population.scores.prior_sd, 0.0))
         proposals = operator(population)
-        if settings.budget and bench.spent - before + cost(bench, len(proposals), racing) > settings.budget:
+        if settings.budget and bench.spent - before + cost(bench, len(proposals), walk.racing) > settings.budget:
             break
-        done = attempt(bench, centre, proposals, said, racing, gating)
-        attempts.append(done)
+        moved = walk.update(proposals)
         details.append(
             {
                 "round": number,
@@ -91,18 +78,12 @@ def rounds(
                 "floor": form.floor,
                 "rank": len(form.energies),
                 "improving": improving,
-                "committed": done.committed,
+                "moved": moved,
             }
         )
-        if done.verdict is not None:
-            said.append(done.committed)
-        if done.committed and done.proposal is not None:
-            centre, rejected = add(centre, done.proposal.terms), 0
-            sigma *= settings.sigma_up
-        else:
-            rejected += 1
-            sigma *= settings.sigma_down
-    return Folded(centre, tuple(attempts), bench.spent - before, tuple(details))
+        rejected = 0 if moved else rejected + 1
+        sigma *= settings.sigma_up if moved else settings.sigma_down
+    return tuple(details)
 
 
 def shape(population: Population, settings: Local) -> Shape:

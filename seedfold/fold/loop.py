@@ -1,9 +1,9 @@
-"""The whole fold: a first update from the searched population, then local rounds; every update passes the gate."""
+"""The whole fold: a first update from the searched population, then local rounds; what stays has passed the gate."""
 
 from __future__ import annotations
 
 from seedfold.fold import local
-from seedfold.fold.attempt import Folded, Operator, attempt
+from seedfold.fold.attempt import Folded, Operator, Walk
 from seedfold.fold.base import Bench, Population
 from seedfold.fold.settings import Gate, Local, Race
 
@@ -24,10 +24,8 @@ def fold(
         rounds: local rounds; `rounds.rounds` = 0 for the first update alone.
     """
     before = bench.spent
-    first = attempt(bench, (), operator(population), (), racing, gating)
-    centre = first.proposal.terms if first.committed and first.proposal is not None else ()
-    history = () if first.verdict is None else (first.committed,)
-    if not rounds.rounds:
-        return Folded(centre, (first,), bench.spent - before)
-    rest = local.rounds(bench, centre, population, operator, rounds, racing, gating, history)
-    return Folded(rest.terms, (first, *rest.attempts), bench.spent - before, rest.details)
+    walk = Walk(bench, racing, gating, rounds.gate_every)
+    walk.update(operator(population))
+    details = local.rounds(walk, population, operator, rounds)
+    walk.end()
+    return Folded(walk.committed, tuple(walk.attempts), bench.spent - before, details)

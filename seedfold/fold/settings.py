@@ -82,6 +82,12 @@ class Local:
     rounds: int = setting(3, "local rounds at most; 0: only the first update", at_least(0))
     patience: int = setting(2, "stop after this many rejected rounds in a row", at_least(1))
     candidates: int = setting(64, "candidates sampled in a round", at_least(2))
+    gate_every: int = setting(
+        1,
+        "updates, the first included, between tests of the gate; 0: one test at the end. Until then rounds go on from "
+        "what select likes",
+        at_least(0),
+    )
     budget: int = setting(0, "evaluations (answers) that local rounds may spend; 0: no limit", at_least(0))
     sigma: float = setting(0.0, "size of a local candidate's step; 0: the population's median", at_least(0))
     sigma_up: float = setting(1.25, "sigma is multiplied by this after an accepted round", factor_up)

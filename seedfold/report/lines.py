@@ -118,7 +118,12 @@ def folds(record: dict[str, Any]) -> list[str]:
 
 def _fold(fold: dict[str, Any]) -> str:
     name, cost = f"Fold, {plain(fold['method'])}", f"{count(fold['evaluations'])} answers beyond the search"
-    tried = [attempt for attempt in fold["attempts"] if attempt["settings"] is not None]
+    tried = [
+        attempt
+        for attempt in fold["attempts"]
+        # but those that met the gate together, and not by themselves
+        if attempt["settings"] is not None and (attempt["gate"] or not (attempt["select_gain"] or 0) > 0)
+    ]
     if not fold["attempts"]:  # released_corp decides for itself
         return f"{name}: {count(fold['terms'])} terms, committed without a held-out test of this study's; {cost}."
     passed = [attempt for attempt in tried if attempt["committed"]]
@@ -130,7 +135,7 @@ def _fold(fold: dict[str, Any]) -> str:
     best = max(tried, key=lambda attempt: (attempt["committed"], attempt["gate"] is not None), default=None)
     if best is None:
         return told
-    parts = []
+    parts = [f"{best['settings']['updates']} updates together"] if "updates" in best["settings"] else []
     if best["forecast"] is not None:
         parts.append(f"forecast {points(best['forecast'])} points")
     if best["select_gain"] is not None:

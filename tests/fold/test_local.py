@@ -5,6 +5,7 @@ import pytest
 from fold_worlds import World
 
 from seedfold.fold import linear, local
+from seedfold.fold.attempt import Walk
 from seedfold.fold.base import Population, norm
 from seedfold.fold.settings import Gate, Linear, Local, Race
 from seedfold.recipe import Term
@@ -92,34 +93,36 @@ def test_antithetic_pairs_count_once() -> None:
 
 
 def run(world: World, settings: Local, gating: Gate, count: int = 100):
-    bench = world.bench()
-    return local.rounds(bench, (), world.population(count), operator, settings, Race(), gating), bench
+    """The rounds alone, from the base: where the walk ended, what they told, and what they cost."""
+    walk = Walk(world.bench(), Race(), gating)
+    return walk, local.rounds(walk, world.population(count), operator, settings), walk.bench.spent
 
 
 def test_rounds_climb_sigma_follows_and_the_budget_holds() -> None:
     # Of ten such worlds one never climbs: its base is lucky on the few select examples.
     world = World(2, slope=0.03, curvature=0.02, binary=True, sizes=SIZES)
     settings = Local(rounds=4, candidates=150, rank=2, floor=0.5, patience=4, sigma=1.0)
-    found, bench = run(world, settings, Gate(proposals=4))
+    found, details, _ = run(world, settings, Gate(proposals=4))
     assert any(found.history)
-    assert world.gain(found.terms) > 0.03
-    assert found.evaluations == bench.spent
+    assert world.gain(found.committed) > 0.03
+    assert found.centre == found.committed
     sigma = 1.0
-    for entry in found.details:
+    for entry in details:
         assert entry["sigma"] == pytest.approx(sigma)
         assert 0.5 <= entry["lambda"] <= 1
-        sigma *= 1.25 if entry["committed"] else 0.7
+        sigma *= 1.25 if entry["moved"] else 0.7
+    assert [entry["moved"] for entry in details] == [attempt.committed for attempt in found.attempts]
     for budget in (5_000, 12_000, 20_000, 40_000):
-        limited, bench = run(world, Local(**{**vars(settings), "budget": budget}), Gate(proposals=4))
-        assert bench.spent <= budget
+        limited, _, spent = run(world, Local(**{**vars(settings), "budget": budget}), Gate(proposals=4))
+        assert spent <= budget
         assert len(limited.attempts) <= len(found.attempts)
-    assert run(world, Local(**{**vars(settings), "budget": 5_000}), Gate())[1].spent == 0
+    assert run(world, Local(**{**vars(settings), "budget": 5_000}), Gate())[2] == 0
 
 
 def test_patience_and_the_gates_proposals_end_it() -> None:
     flat = World(1, curvature=0.2, binary=True, sizes=SIZES)
-    found, _ = run(flat, Local(rounds=6, candidates=20, rank=1, floor=0.5, patience=2), Gate())
+    found, *_ = run(flat, Local(rounds=6, candidates=20, rank=1, floor=0.5, patience=2), Gate())
     assert len(found.attempts) == 2
     steep = World(1, slope=0.05, binary=True, sizes=SIZES)
-    found, _ = run(steep, Local(rounds=6, candidates=60, rank=1, floor=0.5, patience=6), Gate(proposals=2))
+    found, *_ = run(steep, Local(rounds=6, candidates=60, rank=1, floor=0.5, patience=6), Gate(proposals=2))
     assert len(found.history) == 2
