@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,8 @@ from checkpoints import small_study, write_tiny
 
 from seedfold import config
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "fold"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks" / "fold"
 
 
 @pytest.fixture
@@ -43,6 +45,26 @@ def test_odd_and_even_parts_are_told_from_each_other_and_from_chance() -> None:
         assert found[name][1] < value < found[name][2]
     luck = [parity.spread(rng.normal(0, 0.4, (16, 50)))[0] for _ in range(200)]
     assert 0.35 < np.mean(np.equal(luck, 0)) < 0.65
+
+
+def test_answers_of_gsm8k_in_a_box() -> None:
+    boxed = runpy.run_path(str(ROOT / "benchmarks" / "gsm8k" / "boxed.py"))
+    row = {"answer": "3 * 24 = <<3*24=72>>72\n#### 72"}
+    cases = {
+        r"So it is \boxed{72}.": (1, 1, "72"),
+        r"\boxed{70}, no: \boxed{\$72.00}": (1, 1, "72"),
+        r"\boxed{73}": (0, 0, "73"),
+        r"\boxed{72": (0, 1, None),
+        "The answer is 72.": (0, 1, None),
+        "#### 72": (0, 1, None),
+        "": (0, 0, None),
+    }
+    for text, (strict, lenient, voted) in cases.items():
+        assert (boxed["reward"](text, row), boxed["lenient"](text, row), boxed["answer"](text)) == (
+            strict,
+            lenient,
+            voted,
+        )
 
 
 def test_every_study_can_be_configured(run: ModuleType) -> None:

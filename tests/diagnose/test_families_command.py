@@ -278,6 +278,7 @@ def test_the_benchmarks_can_be_read(path: Path) -> None:
     if chosen.task.name == "custom":
         rows = [json.loads(line) for line in (ROOT / chosen.task.path).read_text().splitlines()]
         assert len(rows) >= chosen.splits.search + chosen.splits.select + chosen.splits.test
+    if chosen.task.reward.startswith("benchmarks/families/kinds.py"):
         module = runpy.run_path(str(ROOT / "benchmarks" / "families" / "kinds.py"))
         assert {row["label"] for row in rows} == set(module["KINDS"])
         assert module["reward"](" Tool.\n", {"label": "tool"}) == 1
