@@ -61,6 +61,25 @@ def test_greedy_and_sampled_jobs_may_be_mixed(tiny, recipe_on):
     assert answers(engine, jobs) == answers(reference, jobs)
 
 
+def test_a_step_leaves_idle_copies_out_when_they_are_many(recipe_on, monkeypatch):
+    engine, steps = stacked("llama", copies=5), []
+    decode = engine.model.decode
+
+    def watched(ids, cache, positions, lengths, whole):
+        steps.append((int((lengths.view(5, -1) > 0).any(1).sum()), whole))
+        return decode(ids, cache, positions, lengths, whole)
+
+    monkeypatch.setattr(engine.model, "decode", watched)
+    jobs = [
+        Job(recipe_on(engine, (seed, 0.05)), texts(2), Decoding(limit)) for seed, limit in enumerate((40, 20, 20, 6, 6))
+    ]
+    answers(engine, jobs)
+    known = {busy: {whole for count, whole in steps if count == busy} for busy in (5, 3, 1)}
+    assert known[5] == {True}
+    assert False in known[3]  # the host learns of the end of an answer a few steps late
+    assert known[1] == {False}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_answer_is_the_same_in_any_company(recipe_on, dtype):
     engine = stacked("qwen2", dtype)
