@@ -62,7 +62,8 @@ def own_product(
     busy: torch.Tensor | None = None,
     tile: Tile = Tile(),  # noqa: B008
 ) -> torch.Tensor:
-    """`product` by our kernel: the same bits for any number of copies, in any tile of the same depth."""
+    """`product` by our kernel: the same bits for any number of copies, in any tile of the same depth. The tile's depth must
+    divide the weights'."""
     copies, width, depth = weight.shape
     rows = len(x) // copies
     out = torch.empty(len(x), width, dtype=x.dtype, device=x.device)

@@ -116,7 +116,7 @@ class StackedModel:
         return cos[0].to(self.device).contiguous(), sin[0].to(self.device).contiguous()
 
     def decode(
-        self, ids: torch.Tensor, state: Cache, positions: torch.Tensor, lengths: torch.Tensor, whole: bool = True
+        self, ids: torch.Tensor, state: Cache, positions: torch.Tensor, lengths: torch.Tensor, whole: bool
     ) -> torch.Tensor:
         """One token for every slot of every copy.
 

@@ -141,7 +141,7 @@ class State:
         lengths = (self.positions + 1) * self.active
         logits = self.model.decode(self.ids, self.cache, self.positions, lengths, self.whole)
         self._logits = logits if self.manner.temperature else None
-        if not self.manner.temperature:
+        if self._logits is None:
             self._take(logits.argmax(-1))
 
     def _sample(self) -> None:

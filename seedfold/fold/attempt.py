@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from seedfold.fold import gate
-from seedfold.fold.base import Bench, Population, Proposal, Step, add
+from seedfold.fold.base import Bench, Population, Proposal, Step, add, scaled
 from seedfold.fold.settings import Gate, Race
 from seedfold.search import racing
 
@@ -60,8 +60,8 @@ class Folded:
 
     @property
     def history(self) -> tuple[bool, ...]:
-        """The gate's verdicts so far, which its next test has to know."""
-        return tuple(attempt.committed for attempt in self.attempts if attempt.verdict is not None)
+        """The gate's verdicts, in order."""
+        return verdicts(self.attempts)
 
 
 def race(bench: Bench, centre: Step, proposals: Sequence[Proposal], settings: Race, split: str = "select") -> Raced:
@@ -92,6 +92,17 @@ def cost(bench: Bench, entrants: int, settings: Race) -> int:
     return racing.evaluations(rounds) + bench.sizes["select"] + 2 * bench.sizes["gate"]
 
 
+def meet(bench: Bench, new: Step, old: Step, history: Sequence[bool], gating: Gate) -> gate.Verdict:
+    """Let one model meet the gate against another; both are steps from the pretrained base."""
+    proposed = bench.rewards([new], "gate")[0]
+    return gate.meet(proposed, bench.incumbent(old, "gate"), history, gating, bench.graded)
+
+
+def verdicts(attempts: Sequence[Attempt]) -> tuple[bool, ...]:
+    """What the gate said of those that met it, which its next test has to know."""
+    return tuple(attempt.committed for attempt in attempts if attempt.verdict is not None)
+
+
 class Walk:
     """A fold's way from the pretrained base, update by update.
 
@@ -111,8 +122,8 @@ class Walk:
 
     @property
     def history(self) -> tuple[bool, ...]:
-        """The gate's verdicts so far."""
-        return tuple(attempt.committed for attempt in self.attempts if attempt.verdict is not None)
+        """The gate's verdicts so far, in order."""
+        return verdicts(self.attempts)
 
     @property
     def open(self) -> bool:
@@ -140,14 +151,12 @@ class Walk:
     def end(self) -> None:
         """Let the updates that have not met the gate meet it."""
         if self._waiting:
-            back = tuple(term._replace(scale=-term.scale) for term in self.committed)
-            proposal = Proposal(add(self.centre, back), "walk", {"updates": self._waiting})
+            step = add(self.centre, scaled(self.committed, -1.0))
+            proposal = Proposal(step, "walk", {"updates": self._waiting})
             self.attempts.append(Attempt(proposal, self._met()))
 
     def _met(self) -> gate.Verdict:
-        new = self.bench.rewards([self.centre], "gate")[0]
-        old = self.bench.incumbent(self.committed, "gate")
-        verdict = gate.meet(new, old, self.history, self.gating, self.bench.graded)
+        verdict = meet(self.bench, self.centre, self.committed, self.history, self.gating)
         if verdict.committed:
             self.committed = self.centre
         self.centre, self._waiting = self.committed, 0

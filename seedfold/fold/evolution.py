@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from seedfold.fold import gate
-from seedfold.fold.attempt import Attempt, Folded
-from seedfold.fold.base import Array, Bench, Proposal, Step, add
+from seedfold.fold.attempt import Attempt, Folded, meet, verdicts
+from seedfold.fold.base import Array, Bench, Proposal, Step, add, scaled
 from seedfold.fold.settings import Evolution, Gate
 from seedfold.recipe import Term
 from seedfold.search.population import seed
@@ -37,13 +36,9 @@ def run(bench: Bench, settings: Evolution, gating: Gate, centre: Step = (), hist
         last = iteration + 1 == settings.iterations
         if not (last or (settings.gate_every and (iteration + 1) % settings.gate_every == 0)):
             continue
-        step = add(walked, tuple(term._replace(scale=-term.scale) for term in committed))
-        proposal = Proposal(step, "evolution", {"iterations": iteration + 1})
-        new = bench.rewards([walked], "gate")[0]
-        said = (*history, *(attempt.committed for attempt in attempts))
-        attempts.append(
-            Attempt(proposal, gate.meet(new, bench.incumbent(committed, "gate"), said, gating, bench.graded))
-        )
+        proposal = Proposal(add(walked, scaled(committed, -1.0)), "evolution", {"iterations": iteration + 1})
+        said = (*history, *verdicts(attempts))
+        attempts.append(Attempt(proposal, meet(bench, walked, committed, said, gating)))
         if attempts[-1].committed:
             committed = walked
     return Folded(committed, tuple(attempts), bench.spent - before, tuple(details))

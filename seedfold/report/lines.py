@@ -122,7 +122,7 @@ def _fold(fold: dict[str, Any]) -> str:
         attempt
         for attempt in fold["attempts"]
         # but those that met the gate together, and not by themselves
-        if attempt["settings"] is not None and (attempt["gate"] or not (attempt["select_gain"] or 0) > 0)
+        if attempt["settings"] is not None and (attempt["gate"] or (attempt["select_gain"] or 0) <= 0)
     ]
     if not fold["attempts"]:  # released_corp decides for itself
         return f"{name}: {count(fold['terms'])} terms, committed without a held-out test of this study's; {cost}."
