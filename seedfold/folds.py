@@ -157,8 +157,8 @@ def _planned(method: str, config: Config) -> int:
     fold, sizes = config.fold, config.splits
     if method == "evolution":
         own = fold.evolution
-        tests = own.iterations // own.gate_every if own.gate_every else 1
-        return own.iterations * own.candidates * min(own.batch or sizes.search, sizes.search) + (tests + 1) * sizes.gate
+        batch = min(own.batch or sizes.search, sizes.search)
+        return own.iterations * own.candidates * batch + (own.tests + 1) * sizes.gate
     if method == "released_corp":
         old = fold.released_corp
         probe, swept = min(old.probe, sizes.select), len(old.quantiles) * len(old.betas)

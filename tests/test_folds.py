@@ -29,7 +29,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     study["search"] |= {"candidates": 8, "votes": [2]}
     study["fold"] = {
         "methods": METHODS,
-        "gate": {"level": 0.9},  # so that something is committed
+        "gate": {"level": 0.49},  # so that something is committed
         "race": {"block": 4},
         "linear": {"steps": [1.0, 2.0]},
         "corp": {"quantiles": [0.5], "betas": [1.0], "steps": [1.0]},
@@ -140,7 +140,7 @@ def test_the_plan_names_what_the_folds_cost(settings: dict[str, Any]) -> None:
 def test_methods_share_the_level_of_the_gate(settings: dict[str, Any]) -> None:
     chosen = config.from_dict(settings)
     assert chosen.fold.gated == ("linear", "corp", "evolution")
-    assert folds.gate_of(chosen).level == pytest.approx(0.9 / 3)
+    assert folds.gate_of(chosen).level == pytest.approx(0.49 / 3)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A table of the results of several studies with folds, a column per study.
 
     python benchmarks/fold/table.py RECORD.json …
+    python benchmarks/fold/table.py --studies FOLDER …     # a row per study of run.py, the folds alone; a column per seed
 
 Every cell is the difference to the base on test in points with its 95 % interval. The interval of the mean over
 the studies is for what their test examples leave open (taken for normal and independent), not for what other study seeds
@@ -17,27 +18,53 @@ from typing import Any
 
 
 def main() -> None:
-    records = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
-    head = ["", *(f"{record['config']['search']['seed']}" for record in records), "mean", "answers to find"]
-    print("| " + " | ".join(head) + " |")
-    print("|" + "---|" * len(head))
-    bases = [record["results"][0]["accuracy"] for record in records]
-    print(
-        row(
-            "base, accuracy in percent",
-            [f"{100 * base:.1f}" for base in bases],
-            f"{100 * sum(bases) / len(bases):.1f}",
-            "0",
-        )
-    )
-    methods = list(dict.fromkeys(name(line) for record in records for line in record["results"][1:]))
-    for method in methods:
-        lines = [next((line for line in record["results"] if name(line) == method), None) for record in records]
-        known = [line for line in lines if line]
-        mean = sum(line["difference"] for line in known) / len(known)
-        half = sum((line["ci95"][1] - line["ci95"][0]) ** 2 for line in known) ** 0.5 / 2 / len(known)
-        spent = sum(line["evaluations"] for line in known) / len(known)
-        print(row(method, [cell(line) for line in lines], interval(mean, mean - half, mean + half), f"{spent:,.0f}"))
+    if sys.argv[1:2] == ["--studies"]:
+        by_study([Path(name) for name in sys.argv[2:]])
+    else:
+        by_method([json.loads(Path(name).read_text()) for name in sys.argv[1:]])
+
+
+def by_method(records: list[dict[str, Any]]) -> None:
+    head([str(record["config"]["search"]["seed"]) for record in records])
+    bases = [f"{100 * record['results'][0]['accuracy']:.1f}" for record in records]
+    mean = sum(record["results"][0]["accuracy"] for record in records) / len(records)
+    print(row("base, accuracy in percent", bases, f"{100 * mean:.1f}", "0"))
+    for method in dict.fromkeys(name(line) for record in records for line in record["results"][1:]):
+        print(summed(method, [found(record, method) for record in records]))
+
+
+def by_study(folders: list[Path]) -> None:
+    """Each folder has a folder per study seed. The label tells how many of the folds passed the gate."""
+    kept = {
+        folder: {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/record.json")}
+        for folder in folders
+    }
+    seeds = sorted({seed for records in kept.values() for seed in records}, key=int)
+    head(seeds)
+    for folder, records in kept.items():
+        for method in dict.fromkeys(fold["method"] for record in records.values() for fold in record["folds"]):
+            passed = [
+                fold["committed"] for record in records.values() for fold in record["folds"] if fold["method"] == method
+            ]
+            lines = [found(records[seed], f"{method} fold") if seed in records else None for seed in seeds]
+            print(summed(f"{folder.name}, {method}: {sum(passed)} of {len(passed)}", lines))
+
+
+def head(columns: list[str]) -> None:
+    print("| " + " | ".join(["", *columns, "mean", "answers to find"]) + " |")
+    print("|" + "---|" * (len(columns) + 3))
+
+
+def found(record: dict[str, Any], method: str) -> dict[str, Any] | None:
+    return next((line for line in record["results"] if name(line) == method), None)
+
+
+def summed(label: str, lines: list[dict[str, Any] | None]) -> str:
+    known = [line for line in lines if line]
+    mean = sum(line["difference"] for line in known) / len(known)
+    half = sum((line["ci95"][1] - line["ci95"][0]) ** 2 for line in known) ** 0.5 / 2 / len(known)
+    spent = sum(line["evaluations"] for line in known) / len(known)
+    return row(label, [cell(line) for line in lines], interval(mean, mean - half, mean + half), f"{spent:,.0f}")
 
 
 def name(line: dict[str, Any]) -> str:

@@ -21,10 +21,11 @@ from seedfold.recipe import Term
 from seedfold.search.population import seed
 
 
-def run(bench: Bench, settings: Evolution, gating: Gate, centre: Step = (), history: tuple[bool, ...] = ()) -> Folded:
-    """Evolve from `centre`, a step from the pretrained base; `history` holds the gate's verdicts before."""
-    before = bench.spent
-    committed, walked = centre, centre
+def run(bench: Bench, settings: Evolution, gating: Gate) -> Folded:
+    """Evolve from the pretrained base."""
+    before, gating = bench.spent, gating.planned(settings.tests)
+    committed: Step = ()
+    walked: Step = ()
     attempts: list[Attempt] = []
     details: list[dict[str, Any]] = []
     for iteration in range(settings.iterations):
@@ -37,8 +38,7 @@ def run(bench: Bench, settings: Evolution, gating: Gate, centre: Step = (), hist
         if not (last or (settings.gate_every and (iteration + 1) % settings.gate_every == 0)):
             continue
         proposal = Proposal(add(walked, scaled(committed, -1.0)), "evolution", {"iterations": iteration + 1})
-        said = (*history, *verdicts(attempts))
-        attempts.append(Attempt(proposal, meet(bench, walked, committed, said, gating)))
+        attempts.append(Attempt(proposal, meet(bench, walked, committed, verdicts(attempts), gating)))
         if attempts[-1].committed:
             committed = walked
     return Folded(committed, tuple(attempts), bench.spent - before, tuple(details))

@@ -109,7 +109,7 @@ def meet(
 
 def allowance(history: Sequence[bool], settings: Gate) -> float:
     """The level of the next test after `history`; over the tree of all histories these add up to at most `level`."""
-    most = settings.proposals
+    most = settings.planned(1).proposals
     if len(history) >= most:
         raise UserError(
             f'"fold.gate.proposals" is {most} and as many proposals have met the gate; plan more of them before a run '

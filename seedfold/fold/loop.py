@@ -24,7 +24,7 @@ def fold(
         rounds: local rounds; `rounds.rounds` = 0 for the first update alone.
     """
     before = bench.spent
-    walk = Walk(bench, racing, gating, rounds.gate_every)
+    walk = Walk(bench, racing, gating.planned(rounds.tests), rounds.gate_every)
     walk.update(operator(population))
     details = local.rounds(walk, population, operator, rounds)
     walk.end()

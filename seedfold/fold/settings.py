@@ -6,7 +6,7 @@ Kept apart from the operators, so that reading a config loads no numpy.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seedfold.errors import UserError
@@ -25,6 +25,10 @@ def factor_down(value: float) -> str | None:
     return None if 0 < value <= 1 else "use a number above 0 and at most 1"
 
 
+def below_half(value: float) -> str | None:
+    return None if 0 < value < 0.5 else "use a number above 0 and below 0.5"
+
+
 def nonempty_shares(values: Any) -> str | None:
     return each(share)(values)
 
@@ -32,12 +36,19 @@ def nonempty_shares(values: Any) -> str | None:
 @dataclass(frozen=True)
 class Gate:
     level: float = setting(
-        0.05, "chance, over the whole run and all its methods, that any useless update is committed", fraction
+        0.05, "chance, over the whole run and all its methods, that any useless update is committed", below_half
     )
     proposals: int = setting(
-        4, "proposals that may meet the gate in a run; more of them make the test of each stricter", at_least(1)
+        0,
+        "proposals of a method that may meet the gate; more of them make the test of each stricter; 0: as many as its "
+        "settings can come to",
+        at_least(0),
     )
     span: float = setting(1.0, "range of a reward (greatest minus least); graded rewards are bounded by it", above_zero)
+
+    def planned(self, tests: int) -> Gate:
+        """The gate of a method that comes to it so many times at most."""
+        return replace(self, proposals=self.proposals or tests)
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class Local:
     patience: int = setting(2, "stop after this many rejected rounds in a row", at_least(1))
     candidates: int = setting(64, "candidates sampled in a round", at_least(2))
     gate_every: int = setting(
-        1,
+        0,
         "updates, the first included, between tests of the gate; 0: one test at the end. Until then rounds go on from "
         "what select likes",
         at_least(0),
@@ -103,6 +114,11 @@ class Local:
     family: str = setting("rademacher", "noise family of the isotropic part")
     seed: int = setting(1, "the local candidates' seeds grow from this one", seed64)
 
+    @property
+    def tests(self) -> int:
+        """Times that the gate is met at most."""
+        return -(-(self.rounds + 1) // self.gate_every) if self.gate_every else 1
+
 
 @dataclass(frozen=True)
 class Evolution:
@@ -117,6 +133,11 @@ class Evolution:
     gate_every: int = setting(0, "updates between proposals to the gate; 0: only at the end", at_least(0))
     family: str = setting("rademacher", "noise family")
     seed: int = setting(2, "the noise seeds grow from this one", seed64)
+
+    @property
+    def tests(self) -> int:
+        """Times that the gate is met: also at the end, where the last updates have not met it."""
+        return -(-self.iterations // self.gate_every) if self.gate_every else 1
 
     def __post_init__(self) -> None:
         if self.antithetic and self.candidates % 2:

@@ -116,12 +116,12 @@ def test_rounds_climb_sigma_follows_and_the_budget_holds() -> None:
         limited, _, spent = run(world, Local(**{**vars(settings), "budget": budget}), Gate(proposals=4))
         assert spent <= budget
         assert len(limited.attempts) <= len(found.attempts)
-    assert run(world, Local(**{**vars(settings), "budget": 5_000}), Gate())[2] == 0
+    assert run(world, Local(**{**vars(settings), "budget": 5_000}), Gate(proposals=4))[2] == 0
 
 
 def test_patience_and_the_gates_proposals_end_it() -> None:
     flat = World(1, curvature=0.2, binary=True, sizes=SIZES)
-    found, *_ = run(flat, Local(rounds=6, candidates=20, rank=1, floor=0.5, patience=2), Gate())
+    found, *_ = run(flat, Local(rounds=6, candidates=20, rank=1, floor=0.5, patience=2), Gate(proposals=4))
     assert len(found.attempts) == 2
     steep = World(1, slope=0.05, binary=True, sizes=SIZES)
     found, *_ = run(steep, Local(rounds=6, candidates=60, rank=1, floor=0.5, patience=6), Gate(proposals=2))

@@ -10,6 +10,7 @@ from seedfold import stats
 from seedfold.fold import corp, linear, loop, released_corp
 from seedfold.fold.attempt import cost, race
 from seedfold.fold.base import Population, Proposal
+from seedfold.fold.gate import allowance
 from seedfold.fold.settings import Corp, Gate, Linear, Local, Race, ReleasedCorp
 from seedfold.recipe import Term
 
@@ -200,3 +201,11 @@ def test_an_attempt_costs_no_more_than_announced() -> None:
     loop.fold(bench, population, operator(Corp()), Race(), Gate(), ONCE)
     assert bench.spent <= cost(bench, len(proposals), Race())
     assert isinstance(population, Population)
+
+
+@pytest.mark.parametrize(("every", "tests"), [(0, 1), (1, 4), (2, 2), (3, 2), (9, 1)])
+def test_as_many_proposals_are_planned_as_the_rounds_can_come_to(every: int, tests: int) -> None:
+    _, found = climb(1, every=every, proposals=0)
+    assert 1 <= len(found.history) <= tests
+    first = next(attempt.verdict for attempt in found.attempts if attempt.verdict is not None)
+    assert first.level == allowance((), Gate(proposals=tests))

@@ -39,7 +39,7 @@ def test_it_builds_from_a_table_as_config_does(kind: type) -> None:
 @pytest.mark.parametrize(
     ("kind", "table", "message"),
     [
-        (settings.Gate, {"level": 1.0}, r'"fold.level" is 1.0; use a number between 0 and 1'),
+        (settings.Gate, {"level": 0.5}, r'"fold.level" is 0.5; use a number above 0 and below 0.5'),
         (settings.Corp, {"quantiles": [1.0]}, "at least 0 and below 1"),
         (settings.Corp, {"weights": ["both"]}, "use one of signed, positive"),
         (settings.Linear, {"steps": []}, "at least one value"),
