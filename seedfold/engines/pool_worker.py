@@ -133,7 +133,8 @@ class Worker:
         units = [unit for units in self.assignments.values() for unit in units]
         limit = max((unit.job.decoding.max_tokens for unit in units), default=1)
         terms = max((len(unit.job.recipe.terms) for unit in units if unit.job.recipe), default=0)
-        switch = terms * (self.facts or {}).get("switch", 0.0)
+        facts = self.facts or {}
+        switch = terms * facts.get("switch", 0.0) * facts.get("copies", 1)  # all copies, before any of them answers
         answer = max(worker.longest * max(1.0, limit / max(1, worker.tokens)) for worker in known)
         return max(patience, FACTOR * (answer + switch))
 

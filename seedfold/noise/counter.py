@@ -1,11 +1,14 @@
 """Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) on torch tensors.
 
 Every 32-bit word lives in an int64, because torch has no 32 x 32 -> 64 bit product. The products wrap modulo 2**64, and
-the mask cuts what an arithmetic shift smears, so the sign bit does no harm. Runs on any device; on a CPU, words come from
-`seedfold.noise.compiled`, which is faster.
+the mask cuts what an arithmetic shift smears, so the sign bit does no harm. Runs on any device. On a CPU, words come from
+`seedfold.noise.compiled`, and on a GPU from `seedfold.noise.triton_words` where there is Triton, which are faster.
 """
 
 from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
 
 import torch
 
@@ -56,7 +59,19 @@ def words(
         from seedfold.noise import compiled  # which loads a compiler
 
         return compiled.words(seed, tensor_key, first, stride, rows, columns)
+    if device.type == "cuda" and (kernel := _kernel()) is not None:
+        return kernel.words(seed, tensor_key, first, stride, rows, columns, device)
     return words_by_torch(seed, tensor_key, first, stride, rows, columns, device)
+
+
+@cache
+def _kernel() -> ModuleType | None:
+    """`seedfold.noise.triton_words`, if Triton is there and compiles for the GPU."""
+    try:
+        from seedfold.noise import triton, triton_words  # which load Triton, and import this module
+    except ImportError:
+        return None
+    return triton_words if triton.COMPILED else None
 
 
 def words_by_torch(

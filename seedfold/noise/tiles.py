@@ -1,4 +1,4 @@
-"""Cut a segment into tiles that fit the cache and start where a generator block starts."""
+"""Cut a segment into tiles of a bounded size that start where a generator block starts."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
     acc = sum of scale_k * noise_k in float32, in order;    W = round(float32(base) + acc)
 
-It goes tile by tile, so that a tile's noise, sum and result are made while it is in cache.
+It goes tile by tile: on a CPU, so that a tile's noise, sum and result are made while it is in cache; on a GPU, where tiles
+are much larger, only so that memory is bounded.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ _COMPILED = ("seedfold.noise.rademacher", "seedfold.noise.gaussian")
 
 # Generator calls per tile. Fewer, and the cost of launching operations shows; more, and the tile leaves the cache.
 _CALLS = 8192
+
+# Weights per tile on a GPU, where a tile costs some dozens of launches whatever its size: one small enough for the cache is
+# not worth them. A float32 buffer of a tile takes 64 MiB; up to four are held at once, for dither up to nine.
+_GPU_TILE = 2**24
 
 
 def perturbation(
@@ -126,8 +131,8 @@ def _accumulate(
     blocks = [term_family.BLOCK for term_family, _, _ in drawn]
     blocks += [align] if align > 1 else []
     segment = flatten(segment)
-    align, size = max(blocks), min(blocks) * _CALLS
     device = tensors[0].device
+    align, size = max(blocks), _tile_size(device, min(blocks))
     matrices = [tensor.detach().view(segment.rows, segment.row_length) for tensor in tensors]
     sums, noise = _Scratch(device), _Scratch(device)
     runs = [(term_family, list(run)) for term_family, run in groupby(drawn, lambda term: term[0])]
@@ -157,6 +162,11 @@ def _accumulate(
                     acc.add_(into)  # not add_(noise, alpha=scale): that would fuse the product into the sum
                 fresh = False
         yield [matrix[tile.rows, tile.columns] for matrix in matrices], _piece(acc, tile), tile
+
+
+def _tile_size(device: torch.device, block: int) -> int:
+    """The most weights of a tile, where a generator call serves so many of them."""
+    return _GPU_TILE if device.type == "cuda" else block * _CALLS
 
 
 @contextmanager

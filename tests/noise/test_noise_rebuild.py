@@ -112,6 +112,43 @@ def test_tile_size_does_not_matter(monkeypatch, rounding):
         assert all(same_bits(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+NAME = "model.layers.0.self_attn.q_proj.weight"
+FAMILIES = {
+    "rademacher": [("rademacher", 1, 0.004)],
+    "gaussian": [("gaussian", 2**63, -0.0071)],
+    "low-rank": [("low-rank-8", 2**64 - 1, 0.004)],
+    "lora": [("lora-3", 2**33, 1 / 3)],
+    "mixed": [*MIXED, ("low-rank-8", 5, 0.003), ("lora-3:q_proj", 6, -0.01), ("rademacher", 7, 0.002)],
+}
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "dither"])
+@pytest.mark.parametrize("terms", FAMILIES.values(), ids=FAMILIES.keys())
+def test_the_tiles_of_a_gpu_make_the_same_weights(monkeypatch, terms, rounding):
+    segments = [
+        Segment(NAME, 77, 1, 2_200_000, 0, (2200, 1003)),
+        Segment(NAME, 5, 2200, 1000, 1003, (2201, 1003)),  # rows start anywhere in a generator's block
+        Segment(NAME, 67, 2200, 1000, 1088, (2201, 1088)),  # in one of two places
+        Segment(NAME, 256, 2200, 1000, 1024, (2201, 1024)),
+        Segment(NAME, 3, 90, 1000, 1001, (200, 530)),  # at columns of their own
+    ]
+    base = base_weights(2_200_000, torch.bfloat16)
+
+    def rebuilt(segment):
+        before = base[: segment.numel]
+        return rebuild(before, torch.empty_like(before), segment, terms, rounding=rounding, dither_seed=2**63 + 9)
+
+    normal = [rebuilt(segment) for segment in segments]
+    monkeypatch.setattr(reference, "_tile_size", lambda device, block: reference._GPU_TILE)
+    large = [rebuilt(segment) for segment in segments]
+    assert all(same_bits(a, b) for a, b in zip(normal, large, strict=True))
+
+
+def test_tiles_are_large_on_a_gpu_alone():
+    assert [reference._tile_size(torch.device("cpu"), block) for block in (8, 128)] == [2**16, 2**20]
+    assert [reference._tile_size(torch.device("cuda", 1), block) for block in (8, 128)] == [2**24, 2**24]
+
+
 def test_the_number_of_threads_is_left_as_it_was():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -161,4 +198,19 @@ def test_cuda_equals_cpu(dtype, rounding):
     segment = Segment("w", 2**40 + 77, 3000, 1000, 1234)
     here = rebuild(base, torch.empty_like(base), segment, MIXED, rounding=rounding)
     there = rebuild(base.cuda(), torch.empty_like(base, device="cuda"), segment, MIXED, rounding=rounding)
+    assert same_bits(there.cpu(), here)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("rounding", ["nearest", "dither"])
+@pytest.mark.parametrize("terms", FAMILIES.values(), ids=FAMILIES.keys())
+def test_cuda_equals_cpu_over_several_tiles(terms, rounding):
+    segment = Segment(NAME, 77, 40_000, 1000, 1024, (40_001, 1024))
+    base = base_weights(segment.numel, torch.bfloat16)
+    assert len(base) > 2 * reference._GPU_TILE
+    here = rebuild(base, torch.empty_like(base), segment, terms, rounding=rounding, dither_seed=8)
+    there = rebuild(
+        base.cuda(), torch.empty_like(base, device="cuda"), segment, terms, rounding=rounding, dither_seed=8
+    )
     assert same_bits(there.cpu(), here)
