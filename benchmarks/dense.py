@@ -5,8 +5,9 @@
 Every candidate of the config answers search and select greedily and is graded, and scores search by log-probability as in
 `fold.score`. For each score on search: its reliability across candidates of one size (`stats.shrink`); its correlation
 with the graded mean reward on select, over the candidates centred by size, with a bootstrap interval over candidates; that
-of an equal mixture of the graded and the dense score, both standardised; and the seconds it took per candidate. DIR keeps
-what was computed: the same command goes on.
+of an equal mixture of the graded and the dense score, both standardised; and the seconds it took per candidate. All texts
+of the bank are scored together: a dense score's seconds are its share by the texts it weighs. DIR keeps what was computed:
+the same command goes on.
 """
 
 from __future__ import annotations
@@ -94,11 +95,13 @@ def measure(config: settings.Config, folder: Path) -> list[dict[str, Any]]:
     rows = []
     for name, values in effects.items():
         reliability = stats.shrink(values, groups).reliability
-        took = seconds[0] if name == "graded reward" else seconds[1]
+        took, kind = seconds[0], name.removeprefix("log-probability, ")
+        if kind != name:
+            took = seconds[1] * len(bank.of(kind).texts) / len(bank.texts)
         rows.append(row(name, values.shape[1], reliability, means[name], target, took))
         if name != "graded reward":
             both = means["graded reward"] / means["graded reward"].std() + means[name] / means[name].std()
-            rows.append(row(f"graded + {name[17:]}", values.shape[1], None, both, target, sum(seconds)))
+            rows.append(row(f"graded + {kind}", values.shape[1], None, both, target, seconds[0] + took))
     return rows
 
 

@@ -15,7 +15,7 @@ journal of their own in the study's folder, a recipe at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,10 @@ class Bank:
     answers: int
     tokens: int
 
+    def of(self, kind: str) -> Bank:
+        """The same with only the texts that this score weighs."""
+        return replace(self, texts=[text for text in self.texts if text.weights[kind]])
+
     def informative(self, kind: str) -> NDArray[np.intp]:
         """Places of the examples that have a weight that is not 0."""
         return np.array(sorted({text.example for text in self.texts if text.weights[kind]}), dtype=np.intp)
@@ -78,7 +82,7 @@ def score(
     """
     assert evaluator.journal is not None
     evaluator.progress.enter("answers of the base")
-    bank = draw(evaluator, base, examples, config.fold.samples, config.engine.temperature)
+    bank = draw(evaluator, base, examples, config.fold.samples, config.engine.temperature).of(kind)
     if len(bank.informative(kind)) < 2:
         raise UserError(
             f'the score is "{kind}", but the base answers no two examples of search in a way that tells right from wrong; '
@@ -127,17 +131,22 @@ def logprobs(evaluator: Evaluator, bank: Bank, recipes: Sequence[Recipe], folder
     with Journal.open(folder / FOLDER, evaluator.journal.config) as journal:
         for number, recipe in enumerate(recipes):
             rows = journal.rows(recipe.key)
-            if len(rows) < len(places):
+            known = {(row.example, row.sample) for row in rows}
+            missing = {place: i for place, i in places.items() if place not in known}
+            if missing:
                 evaluator.engine.become(recipe)
-                values = [sum(each) for each in evaluator.engine.logprobs(prompts, tails)]
-                rows = [
-                    Row(recipe.key, key, sample, values[i], values[i], None, "", len(prompts[i].tokens), 0, "stop")
-                    for (key, sample), i in places.items()
+                asked = list(missing.values())
+                found = evaluator.engine.logprobs([prompts[i] for i in asked], [tails[i] for i in asked])
+                fresh = [
+                    Row(recipe.key, key, sample, value, value, None, "", len(prompts[i].tokens), 0, "stop")
+                    for ((key, sample), i), value in zip(missing.items(), map(sum, found), strict=True)
                 ]
                 journal.add_recipe(recipe.key, recipe.to_json())
-                journal.record(rows)
+                journal.record(fresh)
+                rows += fresh
             for row in rows:
-                table[number, places[row.example, row.sample]] = row.reward
+                if (place := places.get((row.example, row.sample))) is not None:
+                    table[number, place] = row.reward
     return table
 
 

@@ -1,9 +1,15 @@
 """Dense scores by hand, and their tokens on the real tokenizer."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from seedfold.dense import Bank, Text, scores
+from seedfold.dense import Bank, Text, logprobs, scores
+from seedfold.engines.base import Prompt
+from seedfold.journal import Journal
+from seedfold.recipe import Base, Recipe, Term
 from seedfold.tasks.base import Example
 
 
@@ -27,3 +33,31 @@ def test_scores_by_hand() -> None:
 @pytest.mark.parametrize(("kind", "places"), [("reference", [0, 2]), ("advantage", [0])])
 def test_examples_that_say_nothing_are_left_out(kind: str, places: list[int]) -> None:
     assert bank().informative(kind).tolist() == places
+
+
+class Counting:
+    """An engine whose log-probability of a text is its first token, negative; what it was asked is kept."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def become(self, recipe: Recipe) -> None:
+        pass
+
+    def logprobs(self, prompts: list[Prompt], tails: list[tuple[int, ...]]) -> list[list[float]]:
+        assert len(prompts) == len(tails)
+        self.asked.append([tail[0] for tail in tails])
+        return [[-float(token) for token in tail] for tail in tails]
+
+
+def test_only_texts_that_a_score_weighs_are_asked_and_none_twice(tmp_path: Path) -> None:
+    recipe = Recipe(Base("m", "", "f"), (Term("rademacher", 1, 1e-3),), dtype="float32")
+    with Journal.open(tmp_path, {}) as journal:
+        engine = Counting()
+        evaluator = SimpleNamespace(engine=engine, journal=journal, prompt=lambda example: Prompt((1, 2), example.id))
+        told = [
+            logprobs(evaluator, part, [recipe], tmp_path).tolist()
+            for part in (bank().of("reference"), bank().of("advantage"), bank().of("advantage"), bank())
+        ]
+    assert told == [[[-1.0, -3.0]], [[-1.0, -2.0]], [[-1.0, -2.0]], [[-1.0, -2.0, -3.0]]]
+    assert engine.asked == [[1, 3], [2]]

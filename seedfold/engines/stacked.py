@@ -156,10 +156,14 @@ class StackedEngine:
             ids = self._padded([texts[i] for i in numbers])
             hidden = self.model.prefill(0, ids, state.cache, self._slots(range(len(numbers)), padded=True), 0)
             hidden = hidden.view(*ids.shape, -1)
+            found = []
             for row, i in enumerate(numbers):
                 start, stop = len(prompts[i].tokens) - 1, len(texts[i]) - 1
-                scores = self.model.logits(0, hidden[row].clone())[start:stop].float().log_softmax(-1)
-                results[i] = scores.gather(1, ids[row, start + 1 : stop + 1, None])[:, 0].tolist()
+                scores = self.model.logits(0, hidden[row, start:stop].clone()).float().log_softmax(-1)
+                found.append(scores.gather(1, ids[row, start + 1 : stop + 1, None])[:, 0])
+            told = torch.cat(found).tolist()  # one wait for the GPU
+            for i, values in zip(numbers, found, strict=True):
+                results[i], told = told[: len(values)], told[len(values) :]
         return results
 
     def export(self, recipe: Recipe, folder: Path, card: str) -> None:
