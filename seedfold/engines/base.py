@@ -134,9 +134,9 @@ class Engine(Protocol):
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, list[Answer]]]:
         """Do many jobs, in whatever order and overlap is fastest here: (number of the job, some of its answers).
 
-        Answers come in no particular order. Afterwards the engine is any of the recipes, or the base. An engine whose
-        `sizes` tell of several copies also takes a function that it calls while some have nothing to do, and which gives
-        further jobs; their numbers follow on.
+        Answers come in no particular order. An empty list is a sign of life: a recipe may be long to become. Afterwards the
+        engine is any of the recipes, or the base. An engine whose `sizes` tell of several copies also takes a function that
+        it calls while some have nothing to do, and which gives further jobs; their numbers follow on.
         """
         ...
 

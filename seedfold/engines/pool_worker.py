@@ -114,7 +114,9 @@ class Worker:
     # How long it may be silent
 
     def heard(self, answers: list[Answer]) -> None:
-        """It brought answers."""
+        """It brought answers; none is a sign of life, which says nothing of how long answers take."""
+        if not answers:
+            return
         silence = max(self.silent, LEAST)
         if silence >= self.longest:
             self.longest, self.tokens = silence, max((answer.tokens for answer in answers), default=1)
@@ -133,8 +135,7 @@ class Worker:
         units = [unit for units in self.assignments.values() for unit in units]
         limit = max((unit.job.decoding.max_tokens for unit in units), default=1)
         terms = max((len(unit.job.recipe.terms) for unit in units if unit.job.recipe), default=0)
-        facts = self.facts or {}
-        switch = terms * facts.get("switch", 0.0) * facts.get("copies", 1)  # all copies, before any of them answers
+        switch = terms * (self.facts or {}).get("switch", 0.0)
         answer = max(worker.longest * max(1.0, limit / max(1, worker.tokens)) for worker in known)
         return max(patience, FACTOR * (answer + switch))
 

@@ -129,7 +129,8 @@ class StackedEngine:
         self, prompts: Sequence[Prompt], decoding: Decoding, done: Collection[tuple[int, int]] = ()
     ) -> Iterator[list[Answer]]:
         for _, answers in self.run([Job(self.recipe, prompts, decoding, frozenset(done))]):
-            yield answers
+            if answers:
+                yield answers
 
     def run(self, jobs: Sequence[Job], more: Callable[[], Sequence[Job]] = tuple) -> Iterator[tuple[int, list[Answer]]]:
         """As `Engine.run`. more: asked for further jobs while copies have nothing to do; their numbers follow on."""
@@ -249,6 +250,7 @@ class StackedEngine:
                         unit = seats[copy] = units.popleft()
                         self.model.weights[copy].become(unit.job.recipe)
                         self._share(unit, copy, state)
+                        yield unit.number, []
                     if unit is not None:
                         self._fill(unit, copy, free[copy], chunk, state)
                 busy = sum(1 for unit in seats if unit is not None and unit.rows)

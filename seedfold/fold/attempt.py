@@ -7,7 +7,7 @@ chooses among them, `gate` decides, and `test` is not touched here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,7 @@ class Walk:
         self.centre: Step = ()
         self.committed: Step = ()
         self.attempts: list[Attempt] = []
-        self._waiting = 0
+        self._waiting: list[int] = []  # places of the attempts that moved the centre and have not met the gate
 
     @property
     def history(self) -> tuple[bool, ...]:
@@ -143,23 +143,26 @@ class Walk:
             self.attempts.append(Attempt(raced.winner, None, raced))
             return False
         self.centre = add(self.centre, raced.winner.terms)
-        self._waiting += 1
-        verdict = self._met() if self._waiting == self.every else None
+        self._waiting.append(len(self.attempts))
+        verdict = self._met() if len(self._waiting) == self.every else None
         self.attempts.append(Attempt(raced.winner, verdict, raced))
         return verdict is None or verdict.committed
 
     def end(self) -> None:
-        """Let the updates that have not met the gate meet it."""
-        if self._waiting:
+        """Let the updates that have not met the gate meet it: a single one as itself, several as one proposal."""
+        waiting = self._waiting
+        if len(waiting) == 1:
+            self.attempts[waiting[0]] = replace(self.attempts[waiting[0]], verdict=self._met())
+        elif waiting:
             step = add(self.centre, scaled(self.committed, -1.0))
-            proposal = Proposal(step, "walk", {"updates": self._waiting})
+            proposal = Proposal(step, "walk", {"updates": len(waiting)})
             self.attempts.append(Attempt(proposal, self._met()))
 
     def _met(self) -> gate.Verdict:
         verdict = meet(self.bench, self.centre, self.committed, self.history, self.gating)
         if verdict.committed:
             self.committed = self.centre
-        self.centre, self._waiting = self.committed, 0
+        self.centre, self._waiting = self.committed, []
         return verdict
 
 

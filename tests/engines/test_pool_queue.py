@@ -128,8 +128,9 @@ def test_the_bound_of_a_silence_is_learned() -> None:
     one.assignments.clear()
     run.assign(one, 1, 1)  # 8 tokens and one term, which took two seconds when it was opened
     assert one.bound(1.0, [one, other]) == FACTOR * (8.0 + 2.0)
-    one.facts["copies"] = 16  # all may switch before the first of them answers
-    assert one.bound(1.0, [one, other]) == FACTOR * (8.0 + 16 * 2.0)
+    one.silent = 90.0
+    one.heard([])
+    assert one.bound(1.0, [one, other]) == FACTOR * (8.0 + 2.0), "a sign of life teaches nothing"
     one.calls = 1
     assert one.bound(1.0, [one, other]) == FIRST
     silence(fast := worker(), 0.0, 5)

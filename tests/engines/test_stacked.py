@@ -61,6 +61,16 @@ def test_greedy_and_sampled_jobs_may_be_mixed(tiny, recipe_on):
     assert answers(engine, jobs) == answers(reference, jobs)
 
 
+def test_a_copy_that_has_become_a_recipe_gives_a_sign_of_life(recipe_on):
+    engine = stacked("llama", copies=2)
+    jobs = jobs_on(recipe_on, engine, texts(3), Decoding(6), range(3))
+    come = list(engine.run(jobs))
+    assert [number for number, answers in come[:2]] == [0, 1]
+    assert not any(answers for _, answers in come[:2])
+    assert sum(not answers for _, answers in come) == 3
+    assert all(engine.generate(texts(3), Decoding(6)))
+
+
 def test_a_step_leaves_idle_copies_out_when_they_are_many(recipe_on, monkeypatch):
     engine, steps = stacked("llama", copies=5), []
     decode = engine.model.decode

@@ -172,8 +172,20 @@ def test_one_test_at_the_end_judges_all_updates_together() -> None:
     assert last.verdict.level == Gate().level
 
 
+def test_a_single_update_meets_the_gate_at_the_end_as_itself() -> None:
+    world = curved(1)
+    line = lambda population: linear.proposals(population, Linear(steps=(1.0, 2.0)))  # noqa: E731
+    found = [
+        loop.fold(world.bench(), world.population(60), line, Race(), Gate(), Local(rounds=0, gate_every=every))
+        for every in (0, 1)
+    ]
+    assert found[0] == found[1]
+    assert len(found[0].attempts) == 1
+    assert found[0].attempts[0].verdict is not None
+
+
 def test_where_the_updates_fail_together_the_base_stands() -> None:
-    _, found = climb(4, every=0, proposals=1, slope=0.0)
+    _, found = climb(5, every=0, proposals=1, slope=0.0)
     assert found.attempts[-1].proposal.operator == "walk"
     assert found.history == (False,)
     assert found.terms == ()

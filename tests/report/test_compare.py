@@ -27,7 +27,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     one["splits"] = {"search": 12, "select": 6, "gate": 10, "test": 16}
     other = copy.deepcopy(one)
     other["search"] |= {"seed": 5}
-    other["fold"] = {"methods": ["linear"], "gate": {"level": 0.9}, "race": {"block": 4}, "local": {"rounds": 0}}
+    other["fold"] = {"methods": ["linear"], "gate": {"level": 0.49}, "race": {"block": 4}, "local": {"rounds": 0}}
     for name, settings in (("a", one), ("b", other)):
         seedfold.run(settings, folder / name)
     return [folder / "a", folder / "b"]
