@@ -83,7 +83,7 @@ def measure(config: settings.Config, folder: Path) -> list[dict[str, Any]]:
         bank = dense.draw(evaluator, base, dealt.splits.search, config.fold.samples, config.engine.temperature)
         progress.enter("log-probabilities")
         table = timed("dense seconds", lambda: dense.logprobs(evaluator, bank, recipes, folder))
-        seconds = [journal.noted(name) / len(recipes) for name in ("graded seconds", "dense seconds")]
+        graded_took, dense_took = (journal.noted(f"{name} seconds") / len(recipes) for name in ("graded", "dense"))
         progress.close()
     groups = np.array([config.search.sigmas.index(abs(recipe.terms[0].scale)) for recipe in population])
     target = centred((held_out[1:] - held_out[0]).mean(axis=1), groups)
@@ -91,17 +91,17 @@ def measure(config: settings.Config, folder: Path) -> list[dict[str, Any]]:
     effects |= {
         f"log-probability, {kind}": (found := dense.scores(bank, table, kind))[1:] - found[0] for kind in dense.KINDS
     }
+    took = {"graded reward": graded_took} | {
+        f"log-probability, {kind}": dense_took * len(bank.of(kind).texts) / len(bank.texts) for kind in dense.KINDS
+    }
     means = {name: centred(values.mean(axis=1), groups) for name, values in effects.items()}
     rows = []
     for name, values in effects.items():
         reliability = stats.shrink(values, groups).reliability
-        took, kind = seconds[0], name.removeprefix("log-probability, ")
-        if kind != name:
-            took = seconds[1] * len(bank.of(kind).texts) / len(bank.texts)
-        rows.append(row(name, values.shape[1], reliability, means[name], target, took))
+        rows.append(row(name, values.shape[1], reliability, means[name], target, took[name]))
         if name != "graded reward":
             both = means["graded reward"] / means["graded reward"].std() + means[name] / means[name].std()
-            rows.append(row(f"graded + {kind}", values.shape[1], None, both, target, seconds[0] + took))
+            rows.append(row(f"graded + {name[17:]}", values.shape[1], None, both, target, graded_took + took[name]))
     return rows
 
 

@@ -64,7 +64,7 @@ class Bank:
 
     def informative(self, kind: str) -> NDArray[np.intp]:
         """Places of the examples that have a weight that is not 0."""
-        return np.array(sorted({text.example for text in self.texts if text.weights[kind]}), dtype=np.intp)
+        return np.array(sorted({text.example for text in self.of(kind).texts}), dtype=np.intp)
 
 
 def score(

@@ -29,6 +29,11 @@ def below_half(value: float) -> str | None:
     return None if 0 < value < 0.5 else "use a number above 0 and below 0.5"
 
 
+def meetings(updates: int, every: int) -> int:
+    """Tests of the gate, one every so many updates and one of what is left at the end; 0: that one alone."""
+    return math.ceil(updates / every) if every else 1
+
+
 def nonempty_shares(values: Any) -> str | None:
     return each(share)(values)
 
@@ -117,7 +122,7 @@ class Local:
     @property
     def tests(self) -> int:
         """Times that the gate is met at most."""
-        return -(-(self.rounds + 1) // self.gate_every) if self.gate_every else 1
+        return meetings(self.rounds + 1, self.gate_every)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Evolution:
     @property
     def tests(self) -> int:
         """Times that the gate is met: also at the end, where the last updates have not met it."""
-        return -(-self.iterations // self.gate_every) if self.gate_every else 1
+        return meetings(self.iterations, self.gate_every)
 
     def __post_init__(self) -> None:
         if self.antithetic and self.candidates % 2:

@@ -143,6 +143,10 @@ def test_a_loser_on_select_does_not_meet_the_gate() -> None:
     assert found.attempts[0].raced.gain < 0
 
 
+def signed(population: Population) -> list[Proposal]:
+    return linear.proposals(population, Linear(steps=(1.0, 2.0)))
+
+
 def climb(seed: int, every: int, proposals: int, **changes: float):
     """A steep world and the linear fold with three local rounds in it."""
     world = World(seed, **{"slope": 0.05, "curvature": 0.01, **changes}, binary=True, sizes=SIZES)
@@ -150,7 +154,7 @@ def climb(seed: int, every: int, proposals: int, **changes: float):
     return world, loop.fold(
         world.bench(),
         world.population(60),
-        lambda population: linear.proposals(population, Linear(steps=(1.0, 2.0))),
+        signed,
         Race(),
         Gate(proposals=proposals),
         rounds,
@@ -174,9 +178,8 @@ def test_one_test_at_the_end_judges_all_updates_together() -> None:
 
 def test_a_single_update_meets_the_gate_at_the_end_as_itself() -> None:
     world = curved(1)
-    line = lambda population: linear.proposals(population, Linear(steps=(1.0, 2.0)))  # noqa: E731
     found = [
-        loop.fold(world.bench(), world.population(60), line, Race(), Gate(), Local(rounds=0, gate_every=every))
+        loop.fold(world.bench(), world.population(60), signed, Race(), Gate(), Local(rounds=0, gate_every=every))
         for every in (0, 1)
     ]
     assert found[0] == found[1]

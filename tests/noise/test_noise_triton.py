@@ -47,15 +47,6 @@ SEGMENTS = [
 ]
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    if request.param == "cpu" and fused.COMPILED:
-        pytest.skip("the kernel is compiled for the GPU here; TRITON_INTERPRET=1 interprets it")
-    if request.param == "cuda" and not (torch.cuda.is_available() and fused.COMPILED):
-        pytest.skip("needs a CUDA GPU, and TRITON_INTERPRET not set")
-    return request.param
-
-
 def weights(count, dtype, seed=0):
     return torch.randn(count, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
