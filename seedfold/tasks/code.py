@@ -11,10 +11,14 @@ from seedfold.errors import UserError
 from seedfold.tasks import numbers
 from seedfold.tasks.base import Example, Grade, Task
 from seedfold.tasks.generate import whole_numbers
-from seedfold.tasks.sandbox import Checks, Limits, Sandbox, cores, open_sandbox
+from seedfold.tasks.sandbox import Checks, Limits, Sandbox, Verdict, cores, open_sandbox
 
 PYTHON = ("python", "py", "python3")
 """How a block of Python may be marked."""
+
+KEPT = 1 << 16
+"""Verdicts that are remembered; those on outputs of more than `LONG` characters are not."""
+LONG = 2000
 
 OPTIONS = {"seconds": Limits.seconds, "memory": Limits.memory}
 
@@ -30,6 +34,7 @@ class CodeTask(Task):
     def __init__(self, examples: Sequence[Example], sandbox: Sandbox) -> None:
         super().__init__(examples)
         self.sandbox = sandbox
+        self._verdicts: dict[tuple[str, str], Verdict] = {}
 
     def tests(self, example: Example) -> Checks:
         """What the example asserts."""
@@ -42,15 +47,27 @@ class CodeTask(Task):
     def grade(self, completion: str, example: Example) -> Grade:
         """Takes as long as the code runs, within its limits."""
         formal, others = self.readings(completion[-numbers.MAX_TEXT :], example)
-        tests, answer = self.tests(example), None
+        answer = None
         if formal is not None:
-            verdict = self.sandbox.judge(formal, tests)
+            verdict = self._judge(formal, example)
             if verdict.passed:
                 return Grade(1.0, 1.0, verdict.outputs)
             answer = verdict.outputs
         different = [program for program in dict.fromkeys(others) if program != formal]
-        lenient = any(self.sandbox.judge(program, tests).passed for program in different)
+        lenient = any(self._judge(program, example).passed for program in different)
         return Grade(0.0, float(lenient), answer)
+
+    def _judge(self, program: str, example: Example) -> Verdict:
+        """The sandbox's verdict, asked for once: perturbed models answer most examples with programs seen before."""
+        key = (example.id, program)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self.sandbox.judge(program, self.tests(example))
+            if len(verdict.outputs or "") <= LONG:
+                if len(self._verdicts) >= KEPT:
+                    self._verdicts.clear()
+                self._verdicts[key] = verdict
+        return verdict
 
     def grade_many(self, completions: Sequence[str], examples: Sequence[Example]) -> list[Grade]:
         with ThreadPoolExecutor(cores()) as pool:

@@ -252,3 +252,15 @@ def test_seconds_are_what_a_program_gets(short: CodeTask) -> None:
     busy = "import time\ndef double(x):\n    while time.process_time() < 1.4: pass\n    return 2 * x"
     assert short.grade(f"```python\n{busy}\n```", DOUBLE).lenient == 0
     assert loaded("mbpp", seconds=3).grade(f"```python\n{busy}\n```", DOUBLE).strict == 1
+
+
+def test_a_program_runs_once(short: CodeTask) -> None:
+    """Perturbed models write the same programs again and again; a clock tells whether one ran anew."""
+    clock = "```python\nimport time\ndef double(x): return time.time_ns()\n```"
+    first = short.grade(clock, DOUBLE)
+    assert first.answer == short.grade(clock, DOUBLE).answer
+    assert first.answer != short.grade(clock.replace("x)", "y)"), DOUBLE).answer
+    assert short.grade(f"```python\n{GOOD}\n```", DOUBLE).strict == 1
+    tests = ["assert double(2) == 5"]
+    other = Example.of({**DOUBLE.columns, "tests": tests})
+    assert short.grade(f"```python\n{GOOD}\n```", other).strict == 0
