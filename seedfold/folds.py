@@ -127,7 +127,7 @@ def operate(method: str, bench: Bench, population: Population, config: Config) -
     if method == "released_corp":
         return released_corp.run(population, bench, chosen.released_corp)
     if method == "evolution":
-        return evolution.run(bench, chosen.evolution, gate)
+        return evolution.run(bench, chosen.evolution.sized(population.size), gate)
 
     def propose(scored: Population) -> list[Proposal]:
         if method == "linear":

@@ -22,7 +22,13 @@ from seedfold.search.population import seed
 
 
 def run(bench: Bench, settings: Evolution, gating: Gate) -> Folded:
-    """Evolve from the pretrained base."""
+    """Evolve from the pretrained base.
+
+    Raises:
+        ValueError: sigma or rate is 0, which stands for what `Evolution.sized` takes from a population.
+    """
+    if not (settings.sigma > 0 and settings.rate > 0):
+        raise ValueError("evolution needs a sigma and a rate above 0; Evolution.sized takes them from a population")
     before, gating = bench.spent, gating.planned(settings.tests)
     committed: Step = ()
     walked: Step = ()

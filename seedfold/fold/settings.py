@@ -129,9 +129,11 @@ class Local:
 class Evolution:
     iterations: int = setting(50, "updates", at_least(1))
     candidates: int = setting(30, "perturbed models per update (even with antithetic)", at_least(2))
-    sigma: float = setting(1e-3, "standard deviation of the noise", above_zero)
+    sigma: float = setting(0.0, "standard deviation of the noise; 0: the population's median", at_least(0))
     rate: float = setting(
-        5e-4, "learning rate alpha: update = alpha / n * sum of normalised reward * noise", above_zero
+        0.0,
+        "learning rate alpha: update = alpha / n * sum of normalised reward * noise; 0: half of sigma",
+        at_least(0),
     )
     antithetic: bool = setting(True, "draw +noise and -noise in pairs")
     batch: int = setting(32, "search examples per update, taken in turn; 0: all", at_least(0))
@@ -143,6 +145,11 @@ class Evolution:
     def tests(self) -> int:
         """Times that the gate is met: also at the end, where the last updates have not met it."""
         return meetings(self.iterations, self.gate_every)
+
+    def sized(self, size: float) -> Evolution:
+        """With sigma and rate. size: the population's median candidate's."""
+        sigma = self.sigma or size
+        return replace(self, sigma=sigma, rate=self.rate or sigma / 2)
 
     def __post_init__(self) -> None:
         if self.antithetic and self.candidates % 2:

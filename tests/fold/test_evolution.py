@@ -30,6 +30,14 @@ def test_the_update_by_hand() -> None:
     assert evolution.update(noise, np.full(4, 0.3), settings) == ()
 
 
+def test_sizes_come_from_the_population_where_none_are_given() -> None:
+    assert Evolution().sized(3e-3) == Evolution(sigma=3e-3, rate=1.5e-3)
+    assert Evolution(sigma=1e-3).sized(3e-3) == Evolution(sigma=1e-3, rate=5e-4)
+    assert QUICK.sized(3e-3) == QUICK
+    with pytest.raises(ValueError, match="above 0"):
+        evolution.run(World(0, spread=0.3, sizes=SIZES).bench(), Evolution(), Gate())
+
+
 def test_pairs_are_antithetic_and_seeds_are_never_drawn_twice() -> None:
     drawn = [term for iteration in range(5) for term in evolution.draw(QUICK, iteration)]
     assert len(drawn) == 80
