@@ -9,11 +9,12 @@ a softmax e^(βz) of normal scores β e^(−β²/2) of it, at most 0.61 (docs/fo
 Forecast: a step of one perturbation's size gains √N · √r · sd(true effects), r the reliability, on top of the curvature,
 the population's mean effect. Steps that break answers break gained ones too: of the gain the share is kept that a step of
 that size keeps of the base's reward. Without that, forecasts at twice the size were wrong by an order
-(docs/RESEARCH_LOG.md, 2026-11-28).
+(docs/RESEARCH_LOG.md, 2026-11-28). And no step gains more than there is to gain.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,11 @@ class Forecast:
     slope: float  # what the scores promise, were effects linear
     curvature: float  # what a step of that size loses (or gains) in any direction
     kept: float = 1.0  # share of the base's reward that a step of that size keeps, in any direction
+    most: float = math.inf  # what there is to gain: every answer as good as the best one seen
 
     @property
     def gain(self) -> float:
-        return self.kept * self.slope + self.curvature
+        return min(self.kept * self.slope + self.curvature, self.most)
 
 
 def forecast(population: Population, size: float) -> Forecast:
@@ -45,11 +47,12 @@ def forecast(population: Population, size: float) -> Forecast:
     scores, sizes = population.scores, population.sizes
     curvature = size**2 * float(scores.centre @ sizes**2 / (sizes**2 @ sizes**2))
     kept = _kept(population, curvature)
+    most = max(float(np.nanmax(population.rewards)), float(population.base.max())) - float(population.base.mean())
     if not population.deviations.any():
-        return Forecast(0.0, curvature, kept)
+        return Forecast(0.0, curvature, kept, most)
     c = population.slopes / sizes @ population.matrix
     implied = (population.matrix @ c) / sizes
-    return Forecast(size * float(c @ c) * float(np.linalg.norm(c)) / float(implied @ implied), curvature, kept)
+    return Forecast(size * float(c @ c) * float(np.linalg.norm(c)) / float(implied @ implied), curvature, kept, most)
 
 
 def _kept(population: Population, curvature: float) -> float:

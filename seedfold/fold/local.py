@@ -11,7 +11,8 @@ halves of the population, and the share of their energy that does not between ha
 along them is noise anyway.
 
 λ moves half-way to floor + (1 − floor) · (share of candidates that do not improve), from ½ at the start: the less the
-directions help, the more isotropic. σ grows after an update and shrinks after a rejection.
+directions help, the more isotropic. σ grows after an update and shrinks after a rejection. Candidates stay in the
+population until the centre moves: those of a rejected round tell its slope as well as new ones do.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def rounds(walk: Walk, population: Population, operator: Operator, settings: Loc
     lam = improving = 0.5
     details: list[dict[str, Any]] = []
     rejected = 0
+    around: Step | None = None  # where the population's rounds were drawn
     for number in range(settings.rounds):
         if rejected >= settings.patience or not walk.open:
             break
@@ -64,8 +66,10 @@ def rounds(walk: Walk, population: Population, operator: Operator, settings: Loc
         lam = (max(lam, form.floor) + form.floor + (1 - form.floor) * (1 - improving)) / 2
         steps = sample(form, sigma, lam, settings, number)
         base = bench.incumbent(walk.centre, "search")
-        population = Population(tuple(steps), bench.rewards([add(walk.centre, step) for step in steps], "search"), base)
-        improving = float(above_margin(population.scores.prior_mean, population.scores.prior_sd, 0.0))
+        drawn = Population(tuple(steps), bench.rewards([add(walk.centre, step) for step in steps], "search"), base)
+        improving = float(above_margin(drawn.scores.prior_mean, drawn.scores.prior_sd, 0.0))
+        population = joined(population, drawn) if walk.centre == around else drawn
+        around = walk.centre
         proposals = operator(population)
         if settings.budget and bench.spent - before + cost(bench, len(proposals), walk.racing) > settings.budget:
             break
@@ -84,6 +88,11 @@ def rounds(walk: Walk, population: Population, operator: Operator, settings: Loc
         rejected = 0 if moved else rejected + 1
         sigma *= settings.sigma_up if moved else settings.sigma_down
     return tuple(details)
+
+
+def joined(one: Population, other: Population) -> Population:
+    """Both populations, which are around the same incumbent and answered the same examples."""
+    return Population(one.terms + other.terms, np.concatenate([one.rewards, other.rewards]), one.base)
 
 
 def shape(population: Population, settings: Local) -> Shape:

@@ -96,6 +96,15 @@ def test_what_a_step_breaks_it_does_not_gain() -> None:
     assert linear.forecast(below, 1.0).kept == 1.0
 
 
+def test_no_forecast_promises_more_than_there_is() -> None:
+    """Half the candidates answer everything, half nothing: the slope of forty of them, taken far, is beyond any reward."""
+    base = (np.arange(64) % 4 == 0).astype(float)
+    rewards = np.repeat([[1.0], [0.0]], 20, axis=0) * np.ones(64)
+    told = linear.forecast(Population(tuple((term(seed, 1.0),) for seed in range(40)), rewards, base), 1.0)
+    assert told.kept * told.slope + told.curvature > 2
+    assert told.gain == told.most == 0.75
+
+
 def test_the_forecast_counts_antithetic_pairs_once() -> None:
     told, gained = [], []
     for seed in range(40):

@@ -126,3 +126,17 @@ def test_patience_and_the_gates_proposals_end_it() -> None:
     steep = World(1, slope=0.05, binary=True, sizes=SIZES)
     found, *_ = run(steep, Local(rounds=6, candidates=60, rank=1, floor=0.5, patience=6), Gate(proposals=2))
     assert len(found.history) == 2
+
+
+def test_candidates_of_rejected_rounds_tell_the_slope_until_the_centre_moves() -> None:
+    world = World(1, slope=0.05, binary=True, sizes=SIZES)
+    walk, told = Walk(world.bench(), Race(), Gate(proposals=1), every=0), []
+
+    def once(population: Population):
+        told.append(len(population))
+        return operator(population) if len(told) == 3 else []
+
+    settings = Local(rounds=5, candidates=20, rank=1, floor=0.5, patience=5)
+    details = local.rounds(walk, world.population(50), once, settings)
+    assert [entry["moved"] for entry in details] == [False, False, True, False, False]
+    assert told == [20, 40, 60, 20, 40]
