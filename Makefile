@@ -11,7 +11,7 @@ BIN    := .venv/bin
 
 .PHONY: demo test lint clean
 
-demo: .venv/ready-demo        ## post-train SmolLM2-135M on arithmetic, 7 to 13 minutes on 2 cores
+demo: .venv/ready-demo        ## post-train SmolLM2-135M on arithmetic, about 20 minutes on 2 cores
 	$(BIN)/seedfold demo
 
 test: .venv/ready-test $(if $(VLLM),.venv-vllm/ready)        ## all tests, lint and type check
