@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ class CodeTask(Task):
     def __init__(self, examples: Sequence[Example], sandbox: Sandbox) -> None:
         super().__init__(examples)
         self.sandbox = sandbox
-        self._verdicts: dict[tuple[str, str], Verdict] = {}
+        self._verdicts: dict[tuple[str, bytes], Verdict] = {}
 
     def tests(self, example: Example) -> Checks:
         """What the example asserts."""
@@ -59,7 +60,7 @@ class CodeTask(Task):
 
     def _judge(self, program: str, example: Example) -> Verdict:
         """The sandbox's verdict, asked for once: perturbed models answer most examples with programs seen before."""
-        key = (example.id, program)
+        key = (example.id, hashlib.sha256(program.encode("utf-8", "surrogatepass")).digest())
         verdict = self._verdicts.get(key)
         if verdict is None:
             verdict = self.sandbox.judge(program, self.tests(example))
