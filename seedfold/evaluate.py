@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from seedfold.engines.base import Answer, Decoding, Engine, Job, Prompt, pictures
 from seedfold.errors import UserError
+from seedfold.grading import Batch, graded
 from seedfold.journal import Journal, Row
 from seedfold.progress import Progress
 from seedfold.recipe import Recipe
@@ -72,26 +73,32 @@ class Evaluator:
             prompts = [self.prompt(example) for example in examples]
             jobs = [Job(asks[i].recipe, prompts, self._decoding(asks[i]), frozenset(known[i])) for i in missing]
             noted: set[str] = set()
-            for number, answers in self.engine.run(jobs):
+            for number, answers, grades in graded(self.task, self._fresh(jobs, [known[i] for i in missing], examples)):
                 ask, rows = asks[missing[number]], known[missing[number]]
-                fresh = [answer for answer in answers if (answer.index, answer.sample) not in rows]
-                if not fresh:
-                    continue
-                graded = self._grade(ask.recipe, fresh, [examples[answer.index] for answer in fresh])
+                fresh = _rows(ask.recipe.key, answers, [examples[answer.index] for answer in answers], grades)
                 if self.journal is not None:
                     if ask.recipe.key not in noted:
                         self.journal.add_recipe(ask.recipe.key, ask.recipe.to_json())
                         noted.add(ask.recipe.key)
-                    self.journal.record(graded)
-                for answer, row in zip(fresh, graded, strict=True):
+                    self.journal.record(fresh)
+                for answer, row in zip(answers, fresh, strict=True):
                     rows[answer.index, answer.sample] = row
-                if len(rows) == len(examples) * len(asks[missing[number]].samples):
+                if len(rows) == len(examples) * len(ask.samples):
                     self.progress.seed()
-                self.progress.add(len(graded))
+                self.progress.add(len(fresh))
         return [
             [[rows[i, sample] for sample in ask.samples] for i in range(len(examples))]
             for ask, rows in zip(asks, known, strict=True)
         ]
+
+    def _fresh(
+        self, jobs: Sequence[Job], known: Sequence[dict[tuple[int, int], Row]], examples: Sequence[Example]
+    ) -> Iterator[Batch]:
+        """What the engine makes, less what is known: batches that were done in part are made whole again."""
+        for number, answers in self.engine.run(jobs):
+            fresh = [answer for answer in answers if (answer.index, answer.sample) not in known[number]]
+            if fresh:
+                yield number, fresh, [examples[answer.index] for answer in fresh]
 
     def _known(self, ask: Ask, examples: Sequence[Example]) -> dict[tuple[int, int], Row]:
         """What the journal has: (place of the example, sample) -> row."""
@@ -104,23 +111,23 @@ class Evaluator:
     def _decoding(self, ask: Ask) -> Decoding:
         return Decoding(self.limit or self.task.max_tokens, self.task.stop, ask.temperature, ask.top_p, ask.samples)
 
-    def _grade(self, recipe: Recipe, answers: Sequence[Answer], examples: Sequence[Example]) -> list[Row]:
-        key, grades = recipe.key, self.task.grade_many([answer.text for answer in answers], examples)
-        return [
-            Row(
-                recipe=key,
-                example=example.id,
-                sample=answer.sample,
-                reward=grade.strict,
-                lenient=grade.lenient,
-                answer=grade.answer,
-                completion=answer.text,
-                prompt_tokens=answer.prompt_tokens,
-                tokens=answer.tokens,
-                finish=answer.finish,
-            )
-            for answer, example, grade in zip(answers, examples, grades, strict=True)
-        ]
+
+def _rows(recipe: str, answers: Sequence[Answer], examples: Sequence[Example], grades: Sequence[Grade]) -> list[Row]:
+    return [
+        Row(
+            recipe=recipe,
+            example=example.id,
+            sample=answer.sample,
+            reward=grade.strict,
+            lenient=grade.lenient,
+            answer=grade.answer,
+            completion=answer.text,
+            prompt_tokens=answer.prompt_tokens,
+            tokens=answer.tokens,
+            finish=answer.finish,
+        )
+        for answer, example, grade in zip(answers, examples, grades, strict=True)
+    ]
 
 
 def grade_of(row: Row) -> Grade:

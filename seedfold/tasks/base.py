@@ -55,6 +55,9 @@ class Task:
     """System message; empty: none is sent."""
     digest: str = ""
     """Stands for grading code that is the user's own: a study refuses to go on with another."""
+    waits: bool = False
+    """Grading waits for other processes or hosts: `grade_many` may be called on another thread, one call at a time, so that
+    the engine goes on meanwhile."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples: tuple[Example, ...] = tuple(unique(examples))

@@ -32,6 +32,8 @@ class CodeTask(Task):
     """Strict: the last block of Python passes all tests. Lenient: that, or another reading of the text does. The answer
     to vote on is what the strict reading's functions returned to the tests' calls."""
 
+    waits = True
+
     def __init__(self, examples: Sequence[Example], sandbox: Sandbox) -> None:
         super().__init__(examples)
         self.sandbox = sandbox

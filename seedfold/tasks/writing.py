@@ -59,6 +59,7 @@ class Judged(Rows):
 
     name = "writing"
     max_tokens = MAX_TOKENS
+    waits = True
 
     def __init__(self, examples: Sequence[Example], items: Sequence[Item], judge_: Judge, refused: int) -> None:
         super().__init__(examples, items)
