@@ -111,14 +111,20 @@ def bucket(count: int) -> int:
     return -(-count // BUCKET) * BUCKET
 
 
-def batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Numbers of texts, at most `size` at once, that agree in their length up to the next multiple of `BUCKET`."""
+def batches(lengths: Sequence[int], size: int, tokens: int = 0) -> Iterator[list[int]]:
+    """Numbers of texts, so many `at_once`, that agree in their length up to the next multiple of `BUCKET`."""
     groups: dict[int, list[int]] = {}
     for number, length in enumerate(lengths):
         groups.setdefault(bucket(length), []).append(number)
-    for _, numbers in sorted(groups.items()):
-        for start in range(0, len(numbers), size):
-            yield numbers[start : start + size]
+    for width, numbers in sorted(groups.items()):
+        most = at_once(width, size, tokens)
+        for start in range(0, len(numbers), most):
+            yield numbers[start : start + most]
+
+
+def at_once(width: int, size: int, tokens: int = 0) -> int:
+    """At most `size` texts of `width` tokens, and with `tokens` no more than have so many together, but one at least."""
+    return min(size, max(1, tokens // max(1, width))) if tokens else size
 
 
 def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

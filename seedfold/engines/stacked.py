@@ -4,8 +4,8 @@ A small model leaves a GPU idle: each step of a decode waits for launches, not f
 take a step together, in one CUDA graph, so that a pass moves C models' worth of bytes. Each copy answers one job's prompts
 in its B slots; when its last answer ends, its weights are rebuilt in place for the next job while the others go on.
 
-Shapes never change: C copies of B slots in every step, `PREFILL` texts of a padded length in every prefill, masked where
-nothing is. So an answer depends on its recipe, its prompt and C and B, but not on what else is evaluated.
+Shapes never change: C copies of B slots in every step, and in a prefill texts of one padded length, as many as go with it,
+masked where nothing is. So an answer depends on its recipe, its prompt and C and B, but not on what else is evaluated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 from seedfold import config, models
 from seedfold.engines.base import Answer, Decoding, Job, Prompt
-from seedfold.engines.cache import BUCKET, batches, bucket, shared_prefix
+from seedfold.engines.cache import BUCKET, at_once, batches, bucket, shared_prefix
 from seedfold.engines.checks import check_length, check_pairs
 from seedfold.engines.stacked_model import StackedModel
 from seedfold.engines.stacked_state import STEPS, Look, State
@@ -31,7 +31,10 @@ from seedfold.errors import UserError
 from seedfold.recipe import Recipe
 
 PREFILL = 64
-"""Texts that are run through a copy at once before they are continued."""
+"""Texts that are run through a copy at once before they are continued, at most."""
+
+TOKENS = 4096
+"""Tokens of a prefill, padding included: so many fill a GPU, and what a group of few texts is filled up with costs time."""
 
 SHARED = 256
 """Tokens that prompts must have in common before they are computed once for all: below, it costs more than it saves."""
@@ -153,9 +156,9 @@ class StackedEngine:
         state = self._room(max(map(len, texts)), 1)
         self.model.weights[0].become(self.recipe)
         results: list[list[float]] = [[] for _ in prompts]
-        for numbers in batches([len(text) for text in texts], min(PREFILL, self.copies * self.slots)):
+        for numbers in batches([len(text) for text in texts], min(PREFILL, self.copies * self.slots), TOKENS):
             ids = self._padded([texts[i] for i in numbers])
-            hidden = self.model.prefill(0, ids, state.cache, self._slots(range(len(numbers)), padded=True), 0)
+            hidden = self.model.prefill(0, ids, state.cache, self._slots(range(len(numbers)), len(ids)), 0)
             hidden = hidden.view(*ids.shape, -1)
             found = []
             for row, i in enumerate(numbers):
@@ -296,9 +299,9 @@ class StackedEngine:
         prompts = [unit.job.prompts[index] for _, index, _ in seated]
         # All but a prompt's last token go into the cache; the last one is what the first step continues.
         tails = [prompt.tokens[unit.shared : -1] for prompt in prompts]
-        for numbers in batches([len(tail) for tail in tails], PREFILL):
+        for numbers in batches([len(tail) for tail in tails], PREFILL, TOKENS):
             ids = self._padded([tails[i] for i in numbers])
-            slots = self._slots([seated[i][0] for i in numbers], padded=True)
+            slots = self._slots([seated[i][0] for i in numbers], len(ids))
             self.model.prefill(copy, ids, state.cache, slots, unit.shared)
         state.seat([slot for slot, _, _ in seated], prompts, [sample for _, _, sample in seated], unit.job.decoding)
         for slot, index, sample in seated:
@@ -336,17 +339,18 @@ class StackedEngine:
         return answers
 
     def _padded(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """(PREFILL, n) token ids: texts padded on the right, the first one repeated where there are fewer."""
+        """(rows, n) token ids: texts padded on the right, the first one repeated to as many rows as go with that n."""
         width = max(BUCKET, bucket(max(map(len, texts))))
-        ids = torch.zeros(PREFILL, width, dtype=torch.long)
-        for row in range(PREFILL):
+        rows = at_once(width, PREFILL, TOKENS)
+        ids = torch.zeros(rows, width, dtype=torch.long)
+        for row in range(rows):
             text = texts[row if row < len(texts) else 0]
             ids[row, : len(text)] = torch.tensor(text, dtype=torch.long)
         return ids.to(self.device, non_blocking=True)
 
-    def _slots(self, slots: Collection[int], padded: bool = False) -> torch.Tensor:
-        """int32 slot numbers; padded: up to `PREFILL` of them, filled up with the first."""
-        more = [next(iter(slots))] * (PREFILL - len(slots)) if padded else []
+    def _slots(self, slots: Collection[int], rows: int = 0) -> torch.Tensor:
+        """int32 slot numbers, filled up with the first of them to so many rows."""
+        more = [next(iter(slots))] * (rows - len(slots))
         return torch.tensor([*slots, *more], dtype=torch.int32).to(self.device, non_blocking=True)
 
     def _room(self, positions: int, limit: int) -> State:
