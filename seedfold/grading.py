@@ -1,14 +1,14 @@
 """Answers to grades, beside the engine where a task's graders wait for others: a sandbox for programs, a judge's endpoint.
 
-One thread grades at a time, whatever has come since it began, so that a slow grader gets large batches and no task needs
-graders that may run twice at once. The engine goes on meanwhile.
+Graders are threads. Each takes what has come since the last of them began, so that slow graders get large batches, and the
+engine goes on meanwhile.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from seedfold.engines.base import Answer
 from seedfold.tasks.base import Example, Grade, Task
@@ -18,33 +18,42 @@ Batch = tuple[int, Sequence[Answer], Sequence[Example]]
 Graded = tuple[int, Sequence[Answer], list[Grade]]
 
 AT_ONCE = 256
-"""Answers from which no further batch is added to those that are graded together: what an error in one of them costs."""
+"""Answers from which a grader takes no further batch: what an error in one of them costs."""
 BEHIND = 4096
-"""Answers that may wait for their grades; with more of them the engine waits."""
+"""Answers that may wait for a grader; with more of them the engine waits."""
 
 
 def graded(task: Task, batches: Iterable[Batch]) -> Iterator[Graded]:
-    """Each batch with its grades, in the order in which they come."""
-    if not task.waits:
+    """Each batch with its grades: in the batches' order where there is one grader or none, else as they are done."""
+    if not task.graders:
         for batch in batches:
             yield _grade(task, [batch])[0]
         return
     waiting: deque[Batch] = deque()
-    running: Future[list[Graded]] | None = None
-    grader = ThreadPoolExecutor(1, "grader")
+    running: list[Future[list[Graded]]] = []
+    graders = ThreadPoolExecutor(task.graders, "grader")
     try:
         for batch in batches:
             waiting.append(batch)
-            if running is not None and (running.done() or sum(len(answers) for _, answers, _ in waiting) > BEHIND):
-                yield from running.result()
-                running = None
-            if running is None:
-                running = grader.submit(_grade, task, _taken(waiting))
-        while running is not None:
-            yield from running.result()
-            running = grader.submit(_grade, task, _taken(waiting)) if waiting else None
+            full = sum(len(answers) for _, answers, _ in waiting) > BEHIND
+            yield from _done(running, full)
+            if len(running) < task.graders:
+                running.append(graders.submit(_grade, task, _taken(waiting)))
+        while running:
+            yield from _done(running, True)
+            while waiting and len(running) < task.graders:
+                running.append(graders.submit(_grade, task, _taken(waiting)))
     finally:
-        grader.shutdown(wait=False, cancel_futures=True)
+        graders.shutdown(wait=False, cancel_futures=True)
+
+
+def _done(running: list[Future[list[Graded]]], patient: bool) -> Iterator[Graded]:
+    """Take those out that have ended. patient: wait for one at least."""
+    if patient:
+        wait(running, return_when=FIRST_COMPLETED)
+    for future in [future for future in running if future.done()]:
+        running.remove(future)
+        yield from future.result()
 
 
 def _taken(waiting: deque[Batch]) -> list[Batch]:

@@ -19,9 +19,9 @@ EXAMPLES = [Example.of({"n": n}) for n in range(3)]
 class Lengths(Task):
     """The reward is the text's length. `gate` is waited for before anything is graded."""
 
-    def __init__(self, waits: bool, gate: threading.Event | None = None) -> None:
+    def __init__(self, graders: int, gate: threading.Event | None = None) -> None:
         super().__init__(EXAMPLES)
-        self.waits, self.gate = waits, gate
+        self.graders, self.gate = graders, gate
         self.sizes: list[int] = []
         self.threads: set[threading.Thread] = set()
 
@@ -45,24 +45,26 @@ def batch(number: int, *texts: str) -> Batch:
 BATCHES = [batch(0, "a", "bb"), batch(1, "c"), batch(0, "dddd"), batch(2, "", "f", "gg")]
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_each_batch_has_its_grades_in_order(waits: bool) -> None:
-    task = Lengths(waits)
+@pytest.mark.parametrize("graders", [0, 1, 3])
+def test_each_batch_has_its_grades_in_order(graders: int) -> None:
+    task = Lengths(graders)
     found = list(graded(task, iter(BATCHES)))
+    if graders > 1:  # in whatever order they are done
+        found.sort(key=lambda batch: [answers for _, answers, _ in BATCHES].index(batch[1]))
     assert [(number, answers) for number, answers, _ in found] == [(number, answers) for number, answers, _ in BATCHES]
     assert [[grade.strict for grade in grades] for *_, grades in found] == [[1.0, 2.1], [1.0], [4.0], [0.0, 1.1, 2.2]]
-    assert (threading.current_thread() in task.threads) is not waits
+    assert (threading.current_thread() in task.threads) is (graders == 0)
     assert sum(task.sizes) == 7
 
 
 def test_nothing_is_graded_and_nothing_found() -> None:
-    assert list(graded(Lengths(True), iter(()))) == []
+    assert list(graded(Lengths(1), iter(()))) == []
 
 
 def test_the_engine_goes_on_while_the_grader_waits() -> None:
     """The first grades are given out only once the engine is done; what came meanwhile is graded together."""
     done = threading.Event()
-    task = Lengths(True, gate=done)
+    task = Lengths(1, gate=done)
 
     def engine() -> Iterator[Batch]:
         yield from BATCHES
@@ -76,7 +78,7 @@ def test_the_engine_waits_for_a_grader_that_is_too_far_behind(monkeypatch: pytes
     monkeypatch.setattr(grading, "BEHIND", 3)
     monkeypatch.setattr(grading, "AT_ONCE", 2)
     go = threading.Event()
-    task = Lengths(True, gate=go)
+    task = Lengths(1, gate=go)
 
     def engine() -> Iterator[Batch]:
         for number in range(20):
@@ -91,13 +93,29 @@ def test_the_engine_waits_for_a_grader_that_is_too_far_behind(monkeypatch: pytes
     assert max(task.sizes) == 2
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_what_a_grader_raises_arrives(waits: bool) -> None:
+def test_a_slow_batch_does_not_hold_up_the_others() -> None:
+    slow = threading.Event()
+
+    class Slow(Lengths):
+        def grade_many(self, completions: Sequence[str], examples: Sequence[Example]) -> list[Grade]:
+            if "slow" in completions:
+                assert slow.wait(20)
+            return super().grade_many(completions, examples)
+
+    found = graded(Slow(2), (batch(number, "slow" if number == 0 else "x") for number in range(50)))
+    seen = [next(found)[0]]
+    slow.set()
+    assert seen[0] > 0
+    assert sorted([*seen, *(number for number, *_ in found)]) == list(range(50))
+
+
+@pytest.mark.parametrize("graders", [0, 1, 3])
+def test_what_a_grader_raises_arrives(graders: int) -> None:
     with pytest.raises(UserError, match="a text is bad"):
-        list(graded(Lengths(waits), iter([batch(0, "a"), batch(1, "bad"), batch(2, "c")])))
+        list(graded(Lengths(graders), iter([batch(0, "a"), batch(1, "bad"), batch(2, "c")])))
 
 
 def test_programs_and_judges_are_waited_for() -> None:
-    assert CodeTask.waits
-    assert Judged.waits
-    assert not Task.waits
+    assert CodeTask.graders > 1
+    assert Judged.graders == 1
+    assert Task.graders == 0

@@ -55,9 +55,9 @@ class Task:
     """System message; empty: none is sent."""
     digest: str = ""
     """Stands for grading code that is the user's own: a study refuses to go on with another."""
-    waits: bool = False
-    """Grading waits for other processes or hosts: `grade_many` may be called on another thread, one call at a time, so that
-    the engine goes on meanwhile."""
+    graders: int = 0
+    """Calls of `grade_many` that may run at once, on threads of their own, while the engine goes on: for grading that waits
+    for other processes or hosts. 0: none; answers are graded where the engine is."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples: tuple[Example, ...] = tuple(unique(examples))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +34,7 @@ class CodeTask(Task):
     """Strict: the last block of Python passes all tests. Lenient: that, or another reading of the text does. The answer
     to vote on is what the strict reading's functions returned to the tests' calls."""
 
-    waits = True
+    graders = 32  # which wait for the runners
 
     def __init__(self, examples: Sequence[Example], sandbox: Sandbox) -> None:
         super().__init__(examples)
@@ -73,8 +75,7 @@ class CodeTask(Task):
         return verdict
 
     def grade_many(self, completions: Sequence[str], examples: Sequence[Example]) -> list[Grade]:
-        with ThreadPoolExecutor(cores()) as pool:
-            return list(pool.map(self.grade, completions, examples))
+        return list(runners().map(self.grade, completions, examples))
 
     def check(self, example: Example, what: str) -> Example:
         """The example. Raises UserError where its tests cannot be run; `what` names it."""
@@ -83,6 +84,15 @@ class CodeTask(Task):
         except ValueError as error:
             raise UserError(f"{what} has tests that cannot be run ({error}); mend or remove it") from None
         return example
+
+
+@functools.cache
+def runners() -> ThreadPoolExecutor:
+    """Threads that start programs and wait for them, one for each core, whoever asks."""
+    return ThreadPoolExecutor(cores(), "runner")
+
+
+os.register_at_fork(after_in_child=runners.cache_clear)  # threads stay with the parent
 
 
 def opened(settings: Settings) -> Sandbox:

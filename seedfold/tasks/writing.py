@@ -59,7 +59,7 @@ class Judged(Rows):
 
     name = "writing"
     max_tokens = MAX_TOKENS
-    waits = True
+    graders = 1  # which sends as many requests at once as it may
 
     def __init__(self, examples: Sequence[Example], items: Sequence[Item], judge_: Judge, refused: int) -> None:
         super().__init__(examples, items)
