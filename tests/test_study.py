@@ -123,7 +123,7 @@ def test_ranks_are_by_shrunken_score_and_k_by_select(done: seedfold.Study) -> No
 def test_again_is_the_same_and_costs_nothing(
     done: seedfold.Study, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Evaluator, "_grade", None)  # answering anything would raise
+    monkeypatch.setattr(Evaluator, "_fresh", None)  # answering anything would raise
     again = seedfold.run(settings, done.folder)
     assert timeless(again.record) == timeless(done.record)
 
@@ -307,7 +307,7 @@ def test_the_learned_limit(answers: list[tuple[int, str]], used: int) -> None:
 def test_where_and_how_fast_may_change_in_the_same_folder(
     done: seedfold.Study, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Evaluator, "_grade", None)
+    monkeypatch.setattr(Evaluator, "_fresh", None)
     other = copy.deepcopy(settings)
     other["engine"] |= {"count": 2}
     again = seedfold.run(other, done.folder)

@@ -28,6 +28,15 @@ def boxed(text: str) -> str | None:
     return box
 
 
+def unboxed(text: str) -> str:
+    r"""The text without a box around the whole of it: of `\boxed{1,000}` braces would be left, as around a set."""
+    whole = text.strip(" \n$.")
+    inner = boxed(whole)
+    if inner is None or not re.fullmatch(r"\\(?:boxed|fbox)\s*\{" + re.escape(inner) + r"\}", whole):
+        return text
+    return inner
+
+
 def last_formula(text: str) -> str | None:
     r"""What stands in the last `$...$`, `\(...\)` or `\[...\]`; None where there is none or a number follows it."""
     last = None
