@@ -25,7 +25,7 @@ from seedfold.errors import UserError
 from seedfold.tasks import numbers
 from seedfold.tasks.child import Child
 from seedfold.tasks.latex_form import Form, balanced, read
-from seedfold.tasks.latex_text import boxed, last_formula
+from seedfold.tasks.latex_text import boxed, last_formula, ungrouped
 
 __all__ = ["Form", "Judge", "Reference", "Verdict", "boxed", "need_package", "readable", "same", "spell", "substance"]
 
@@ -74,6 +74,8 @@ class Judge:
 
     def _compare(self, answer: str, reference: Reference) -> Verdict:
         right = _read_reference(reference)
+        if right.kind == "number":
+            answer = ungrouped(answer)
         form = read(answer, many=right.kind in ("list", "tuple"), unit=reference.unit)
         if form is None:
             return Verdict(False, None)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from seedfold.tasks import rational
-from seedfold.tasks.latex_text import clean, closing, trim, unboxed
+from seedfold.tasks.latex_text import clean, closing, trim
 
 MAX_TEXT = 1000
 """Characters of an answer."""
@@ -50,7 +50,7 @@ def read(text: str, many: bool = False, unit: str = "") -> Form | None:
     """
     if len(text) > MAX_TEXT or _depth(text) > MAX_DEPTH or not balanced(text):
         return None
-    text = clean(unboxed(text))
+    text = clean(text)
     if unit:
         text = trim(text.removesuffix(clean(unit)))
     try:

@@ -9,6 +9,7 @@ import unicodedata
 from seedfold.tasks import numbers
 
 _BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+_GROUPED = re.compile(r"(?<![\d.,}])[1-9]\d{0,2}(?:(?:,|\{,\})\d{3})+(?!\d|,\d|\{,)")
 _FORMULA = re.compile(
     r"\$\$(.{1,500}?)\$\$|(?<![\\$])\$([^$\n]{1,500})(?<!\\)\$|\\\((.{1,500}?)\\\)|\\\[(.{1,500}?)\\\]", re.DOTALL
 )
@@ -28,13 +29,9 @@ def boxed(text: str) -> str | None:
     return box
 
 
-def unboxed(text: str) -> str:
-    r"""The text without a box around the whole of it: of `\boxed{1,000}` braces would be left, as around a set."""
-    whole = text.strip(" \n$.")
-    inner = boxed(whole)
-    if inner is None or not re.fullmatch(r"\\(?:boxed|fbox)\s*\{" + re.escape(inner) + r"\}", whole):
-        return text
-    return inner
+def ungrouped(text: str) -> str:
+    """The text with the commas taken out that may separate thousands: for where one number is expected."""
+    return _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), text)
 
 
 def last_formula(text: str) -> str | None:
