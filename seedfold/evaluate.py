@@ -73,9 +73,10 @@ class Evaluator:
             prompts = [self.prompt(example) for example in examples]
             jobs = [Job(asks[i].recipe, prompts, self._decoding(asks[i]), frozenset(known[i])) for i in missing]
             noted: set[str] = set()
-            for number, answers, grades in graded(self.task, self._fresh(jobs, [known[i] for i in missing], examples)):
+            made = self._fresh(jobs, [known[i] for i in missing])
+            for number, answers, grades in graded(self.task, examples, made):
                 ask, rows = asks[missing[number]], known[missing[number]]
-                fresh = _rows(ask.recipe.key, answers, [examples[answer.index] for answer in answers], grades)
+                fresh = _rows(ask.recipe.key, examples, answers, grades)
                 if self.journal is not None:
                     if ask.recipe.key not in noted:
                         self.journal.add_recipe(ask.recipe.key, ask.recipe.to_json())
@@ -91,14 +92,12 @@ class Evaluator:
             for ask, rows in zip(asks, known, strict=True)
         ]
 
-    def _fresh(
-        self, jobs: Sequence[Job], known: Sequence[dict[tuple[int, int], Row]], examples: Sequence[Example]
-    ) -> Iterator[Batch]:
+    def _fresh(self, jobs: Sequence[Job], known: Sequence[dict[tuple[int, int], Row]]) -> Iterator[Batch]:
         """What the engine makes, less what is known: batches that were done in part are made whole again."""
         for number, answers in self.engine.run(jobs):
             fresh = [answer for answer in answers if (answer.index, answer.sample) not in known[number]]
             if fresh:
-                yield number, fresh, [examples[answer.index] for answer in fresh]
+                yield number, fresh
 
     def _known(self, ask: Ask, examples: Sequence[Example]) -> dict[tuple[int, int], Row]:
         """What the journal has: (place of the example, sample) -> row."""
@@ -112,11 +111,11 @@ class Evaluator:
         return Decoding(self.limit or self.task.max_tokens, self.task.stop, ask.temperature, ask.top_p, ask.samples)
 
 
-def _rows(recipe: str, answers: Sequence[Answer], examples: Sequence[Example], grades: Sequence[Grade]) -> list[Row]:
+def _rows(recipe: str, examples: Sequence[Example], answers: Sequence[Answer], grades: Sequence[Grade]) -> list[Row]:
     return [
         Row(
             recipe=recipe,
-            example=example.id,
+            example=examples[answer.index].id,
             sample=answer.sample,
             reward=grade.strict,
             lenient=grade.lenient,
@@ -126,7 +125,7 @@ def _rows(recipe: str, answers: Sequence[Answer], examples: Sequence[Example], g
             tokens=answer.tokens,
             finish=answer.finish,
         )
-        for answer, example, grade in zip(answers, examples, grades, strict=True)
+        for answer, grade in zip(answers, grades, strict=True)
     ]
 
 

@@ -13,9 +13,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from seedfold.engines.base import Answer
 from seedfold.tasks.base import Example, Grade, Task
 
-Batch = tuple[int, Sequence[Answer], Sequence[Example]]
-"""The number of a job, answers to it, and the example of each."""
-Graded = tuple[int, Sequence[Answer], list[Grade]]
+Batch = tuple[int, list[Answer]]
+"""The number of a job and answers to it, as engines give them."""
+Graded = tuple[int, list[Answer], list[Grade]]
 
 AT_ONCE = 256
 """Answers from which a grader takes no further batch: what an error in one of them costs."""
@@ -23,11 +23,14 @@ BEHIND = 4096
 """Answers that may wait for a grader; with more of them the engine waits."""
 
 
-def graded(task: Task, batches: Iterable[Batch]) -> Iterator[Graded]:
-    """Each batch with its grades: in the batches' order where there is one grader or none, else as they are done."""
+def graded(task: Task, examples: Sequence[Example], batches: Iterable[Batch]) -> Iterator[Graded]:
+    """Each batch with its grades: in the batches' order where there is one grader or none, else as they are done.
+
+    examples: what the indices of answers count.
+    """
     if not task.graders:
         for batch in batches:
-            yield _grade(task, [batch])[0]
+            yield _grade(task, examples, [batch])[0]
         return
     waiting: deque[Batch] = deque()
     running: list[Future[list[Graded]]] = []
@@ -35,14 +38,14 @@ def graded(task: Task, batches: Iterable[Batch]) -> Iterator[Graded]:
     try:
         for batch in batches:
             waiting.append(batch)
-            full = sum(len(answers) for _, answers, _ in waiting) > BEHIND
+            full = sum(len(answers) for _, answers in waiting) > BEHIND
             yield from _done(running, full)
             if len(running) < task.graders:
-                running.append(graders.submit(_grade, task, _taken(waiting)))
+                running.append(graders.submit(_grade, task, examples, _taken(waiting)))
         while running:
             yield from _done(running, True)
             while waiting and len(running) < task.graders:
-                running.append(graders.submit(_grade, task, _taken(waiting)))
+                running.append(graders.submit(_grade, task, examples, _taken(waiting)))
     finally:
         graders.shutdown(wait=False, cancel_futures=True)
 
@@ -59,12 +62,14 @@ def _done(running: list[Future[list[Graded]]], patient: bool) -> Iterator[Graded
 def _taken(waiting: deque[Batch]) -> list[Batch]:
     """The first ones, at least one, out of those that wait."""
     taken: list[Batch] = []
-    while waiting and sum(len(answers) for _, answers, _ in taken) < AT_ONCE:
+    while waiting and sum(len(answers) for _, answers in taken) < AT_ONCE:
         taken.append(waiting.popleft())
     return taken
 
 
-def _grade(task: Task, batches: Sequence[Batch]) -> list[Graded]:
-    texts = [answer.text for _, answers, _ in batches for answer in answers]
-    grades = iter(task.grade_many(texts, [example for _, _, examples in batches for example in examples]))
-    return [(number, answers, [next(grades) for _ in answers]) for number, answers, _ in batches]
+def _grade(task: Task, examples: Sequence[Example], batches: Sequence[Batch]) -> list[Graded]:
+    together = [answer for _, answers in batches for answer in answers]
+    grades = iter(
+        task.grade_many([answer.text for answer in together], [examples[answer.index] for answer in together])
+    )
+    return [(number, answers, [next(grades) for _ in answers]) for number, answers in batches]

@@ -39,7 +39,7 @@ class Lengths(Task):
 
 def batch(number: int, *texts: str) -> Batch:
     answers = [Answer(i, 0, text, 1, 1, "stop") for i, text in enumerate(texts)]
-    return number, answers, EXAMPLES[: len(texts)]
+    return number, answers
 
 
 BATCHES = [batch(0, "a", "bb"), batch(1, "c"), batch(0, "dddd"), batch(2, "", "f", "gg")]
@@ -48,17 +48,17 @@ BATCHES = [batch(0, "a", "bb"), batch(1, "c"), batch(0, "dddd"), batch(2, "", "f
 @pytest.mark.parametrize("graders", [0, 1, 3])
 def test_each_batch_has_its_grades_in_order(graders: int) -> None:
     task = Lengths(graders)
-    found = list(graded(task, iter(BATCHES)))
+    found = list(graded(task, EXAMPLES, iter(BATCHES)))
     if graders > 1:  # in whatever order they are done
-        found.sort(key=lambda batch: [answers for _, answers, _ in BATCHES].index(batch[1]))
-    assert [(number, answers) for number, answers, _ in found] == [(number, answers) for number, answers, _ in BATCHES]
+        found.sort(key=lambda batch: [answers for _, answers in BATCHES].index(batch[1]))
+    assert [(number, answers) for number, answers, _ in found] == BATCHES
     assert [[grade.strict for grade in grades] for *_, grades in found] == [[1.0, 2.1], [1.0], [4.0], [0.0, 1.1, 2.2]]
     assert (threading.current_thread() in task.threads) is (graders == 0)
     assert sum(task.sizes) == 7
 
 
 def test_nothing_is_graded_and_nothing_found() -> None:
-    assert list(graded(Lengths(1), iter(()))) == []
+    assert list(graded(Lengths(1), EXAMPLES, iter(()))) == []
 
 
 def test_the_engine_goes_on_while_the_grader_waits() -> None:
@@ -70,7 +70,7 @@ def test_the_engine_goes_on_while_the_grader_waits() -> None:
         yield from BATCHES
         done.set()
 
-    assert len(list(graded(task, engine()))) == 4
+    assert len(list(graded(task, EXAMPLES, engine()))) == 4
     assert task.sizes == [2, 5]
 
 
@@ -88,7 +88,7 @@ def test_the_engine_waits_for_a_grader_that_is_too_far_behind(monkeypatch: pytes
                 threading.Timer(0.05, go.set).start()
             yield batch(number, "x")
 
-    found = list(graded(task, engine()))
+    found = list(graded(task, EXAMPLES, engine()))
     assert [number for number, *_ in found] == list(range(20))
     assert max(task.sizes) == 2
 
@@ -102,7 +102,7 @@ def test_a_slow_batch_does_not_hold_up_the_others() -> None:
                 assert slow.wait(20)
             return super().grade_many(completions, examples)
 
-    found = graded(Slow(2), (batch(number, "slow" if number == 0 else "x") for number in range(50)))
+    found = graded(Slow(2), EXAMPLES, (batch(number, "slow" if number == 0 else "x") for number in range(50)))
     seen = [next(found)[0]]
     slow.set()
     assert seen[0] > 0
@@ -112,7 +112,7 @@ def test_a_slow_batch_does_not_hold_up_the_others() -> None:
 @pytest.mark.parametrize("graders", [0, 1, 3])
 def test_what_a_grader_raises_arrives(graders: int) -> None:
     with pytest.raises(UserError, match="a text is bad"):
-        list(graded(Lengths(graders), iter([batch(0, "a"), batch(1, "bad"), batch(2, "c")])))
+        list(graded(Lengths(graders), EXAMPLES, iter([batch(0, "a"), batch(1, "bad"), batch(2, "c")])))
 
 
 def test_programs_and_judges_are_waited_for() -> None:

@@ -34,7 +34,7 @@ PREFILL = 64
 """Texts that are run through a copy at once before they are continued, at most."""
 
 TOKENS = 4096
-"""Tokens of a prefill, padding included: so many fill a GPU, and what a group of few texts is filled up with costs time."""
+"""Tokens of a prefill, padding included. More would fill up groups of few texts with more repetitions."""
 
 SHARED = 256
 """Tokens that prompts must have in common before they are computed once for all: below, it costs more than it saves."""
