@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from seedfold import config
 from seedfold.errors import UserError
+from seedfold.vector_math import settle
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +122,7 @@ def _loading(settings: config.Model) -> Iterator[tuple[str, dict[str, Any]]]:
 def _ready(auto: Any, settings: config.Model, place: str, common: dict[str, Any]) -> Any:
     import torch
 
+    settle()
     model = auto.from_pretrained(place, dtype=getattr(torch, settings.dtype), **common)
     return model.eval().requires_grad_(False)
 

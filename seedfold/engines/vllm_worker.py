@@ -19,6 +19,7 @@ from seedfold.engines.rows import in_blocks
 from seedfold.errors import UserError
 from seedfold.noise import Segment
 from seedfold.recipe import Recipe
+from seedfold.vector_math import settle
 from seedfold.weights import Tensor
 
 DRIVER = "SEEDFOLD_DRIVER"
@@ -145,6 +146,7 @@ def _plain(segment: Segment) -> list[Any]:
     return [segment.tensor, segment.start, segment.rows, segment.row_length, segment.row_stride]
 
 
+settle()
 keep_plain_weights()
 decode_like_prefill()
 if DRIVER in os.environ:
