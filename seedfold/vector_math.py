@@ -1,9 +1,9 @@
 """The vendor's vector functions, called once before several threads call them at once.
 
-On x86 CPUs torch hands exp, cos, sqrt and their like to Intel's MKL, which chooses its code for this processor when it is first
-called. If several threads come first at the same time, one of them may be given code of low accuracy for that call
-(pytorch/pytorch issue 188792): of fresh processes on two cores 1 to 4 in a hundred computed half of their first cosines with errors of
-up to 1.5e-4, and so other rotary embeddings, other log-probabilities and now and then another answer (docs/RESEARCH_LOG.md).
+On x86 CPUs torch hands exp, cos, sqrt and their like to Intel's MKL, which chooses its code for the processor when it is
+first called. When several threads come first together, one of them may be given code of low accuracy for that call
+(pytorch/pytorch, issue 188792). Of fresh processes one in a hundred got half of its first cosines wrong by up to 1.5e-4
+(`benchmarks/vector_math.py`), and so other rotary embeddings, other logits and now and then another answer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,22 @@ from __future__ import annotations
 from functools import cache
 
 FUNCTIONS = (
-    *("acos", "asin", "atan", "cos", "cosh", "erf", "erfc", "erfinv", "exp", "expm1", "lgamma", "log", "log10", "log1p"),
+    *(
+        "acos",
+        "asin",
+        "atan",
+        "cos",
+        "cosh",
+        "erf",
+        "erfc",
+        "erfinv",
+        "exp",
+        "expm1",
+        "lgamma",
+        "log",
+        "log10",
+        "log1p",
+    ),
     *("log2", "rsqrt", "sigmoid", "sin", "sinh", "sqrt", "tan", "tanh"),
 )
 
