@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +74,16 @@ def test_every_study_can_be_configured(run: ModuleType) -> None:
     assert len({json.dumps(each.to_dict()) for each in configs.values()}) == len(configs), "two studies are the same"
     assert configs["ablation/antithetic"].search.antithetic
     assert configs["gsm8k/qwen-0_5b"].task.prompt.endswith("final answer within \\boxed{{}}.")
+
+
+def test_every_pair_of_the_comparison_has_its_records() -> None:
+    command = [sys.executable, str(FOLDER / "together.py")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[0] == "|"]
+    assert len(rows) == 2 + 6 + 4
+    for cells in rows[2:8]:
+        assert int(cells[1]) in (2, 3), cells
+        assert all(-100 <= float(cell) <= 100 for cell in cells[2:]), cells
 
 
 def test_studies_run_one_after_the_other(
