@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from table import found
@@ -37,22 +38,22 @@ METHODS = (
 
 def main() -> None:
     pairs = {label: studies(name) for label, name in (ON_A_GPU | ON_CPUS).items()}
-    means = {label: [mean(gains(records, method)) for method in METHODS] for label, records in pairs.items()}
+    means = {label: [fmean(gains(records, method)) for method in METHODS] for label, records in pairs.items()}
     print("| " + " | ".join(["model, task", "studies", "base, %", *METHODS]) + " |")
     print("|" + "---|" * (len(METHODS) + 3))
     for label, records in pairs.items():
-        base = mean([record["results"][0]["accuracy"] for record in records])
+        base = fmean([record["results"][0]["accuracy"] for record in records])
         print(row([label, str(len(records)), f"{100 * base:.1f}"], means[label]))
     for label, chosen in ((f"mean of the first {len(ON_A_GPU)}", ON_A_GPU), ("mean of all", pairs)):
-        over = [mean([means[pair][place] for pair in chosen]) for place in range(len(METHODS))]
+        over = [fmean([means[pair][place] for pair in chosen]) for place in range(len(METHODS))]
         print(row([label, "", ""], over))
         print(row([f"{label}, over best single", "", ""], [gain - over[0] for gain in over]))
-    gaining = [records for records in pairs.values() if mean(gains(records, "linear fold")) > 0]
+    gaining = [records for records in pairs.values() if fmean(gains(records, "linear fold")) > 0]
     for other in ("linear fold", "corp fold", "released_corp fold"):
         lines = [zip(gains(records, "evolution fold"), gains(records, other), strict=True) for records in gaining]
         leads = [ours - theirs for studied in lines for ours, theirs in studied]
         ahead = sum(lead > 0 for lead in leads)
-        print(f"evolution leads {other} in {ahead} of {len(leads)} studies of pairs that gain: {points(mean(leads))}")
+        print(f"evolution leads {other} in {ahead} of {len(leads)} studies of pairs that gain: {points(fmean(leads))}")
 
 
 def studies(name: str) -> list[dict[str, Any]]:
@@ -63,10 +64,6 @@ def gains(records: Sequence[dict[str, Any]], method: str) -> list[float]:
     """Differences to the base, a study each."""
     lines = [found(record, method) for record in records]
     return [line["difference"] for line in lines if line]
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def row(labels: list[str], values: Sequence[float]) -> str:
